@@ -1,0 +1,251 @@
+"""What is declared against what is stored: the changes to make, or why they cannot be made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime, timedelta
+from typing import Literal, cast
+
+from keyserver.configuration.document import Problem
+from keyserver.configuration.load import Configuration
+from keyserver.protocol.intervals import floor_window
+from keyserver.store.declared import App, AuthorityKey, Feed, HealthAuthority, SigningKey, Stored
+
+_REACHES_BACK = timedelta(days=7)  # rule B2: how far a new feed's first batch may
+
+# Where the document says it otherwise than the database.
+_FEED_NAMES = {
+    "period_minutes": "period",
+    "active_from": "from",
+    "active_thru": "thru",
+    "padding_minimum": "padding.minimum",
+    "padding_spread": "padding.spread",
+}
+
+Action = Literal["added", "changed", "ended", "removed"]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyOfAuthority:
+    """A key, and the issuer whose it is."""
+
+    issuer: str
+    key: AuthorityKey
+
+
+Item = HealthAuthority | KeyOfAuthority | SigningKey | App | Feed
+
+_KINDS = {
+    HealthAuthority: "health_authority",
+    KeyOfAuthority: "health_authority_key",
+    SigningKey: "signing_key",
+    App: "app",
+    Feed: "feed",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What becomes of one item, as it will be stored; ``sentence`` tells it to people."""
+
+    action: Action
+    item: Item
+    sentence: str
+
+    @property
+    def kind(self) -> str:
+        """``feed_changed`` and the like, as the audit event counts it."""
+        return f"{_KINDS[type(self.item)]}_{self.action}"
+
+
+def plan(configuration: Configuration, stored: Stored) -> list[Change]:
+    """Return the changes in the order in which they can be made; none when all is stored as declared.
+
+    Raises ConfigurationError, with every place that asks for what cannot be (rule B2; what is never changed under a
+    stored name; what is stored, cannot be removed and is not declared).
+    """
+    problems: list[Problem] = []
+    changes = [
+        *_authorities(configuration, stored, problems),
+        *_signing_keys(configuration, stored, problems),
+        *_apps(configuration, stored),
+        *_feeds(configuration, stored, problems),
+    ]
+    configuration.document.refused(problems)
+    return changes
+
+
+def _authorities(configuration: Configuration, stored: Stored, problems: list[Problem]) -> Iterator[Change]:
+    before = {authority.issuer: authority for authority in stored.declared.health_authorities}
+    for n, declared in enumerate(configuration.declared.health_authorities):
+        issuer = declared.issuer
+        old = before.pop(issuer, None)
+        if old is None:
+            yield Change("added", declared, f"Health authority {issuer} is added: {declared.name}.")
+        elif differences := _differences(replace(old, keys=()), replace(declared, keys=())):
+            yield Change("changed", declared, f"Health authority {issuer} changes: {differences}.")
+        old_keys = {key.kid: key for key in old.keys} if old else {}
+        for m, key in enumerate(declared.keys):
+            old_key = old_keys.pop(key.kid, None)
+            if old_key is None:
+                sentence = f"Key {key.kid} of {issuer} is added, valid {_span(key.valid_from, key.valid_thru)}."
+                yield Change("added", KeyOfAuthority(issuer, key), sentence)
+            elif old_key.public_key != key.public_key:
+                message = f"another public key is stored as {key.kid}, and stays: give the new one a kid of its own"
+                problems.append((("health_authorities", n, "keys", m), message))
+            elif differences := _differences(old_key, key):
+                sentence = f"Key {key.kid} of {issuer} changes: {differences}."
+                yield Change("changed", KeyOfAuthority(issuer, key), sentence)
+        for old_key in old_keys.values():
+            ended = max(stored.now, old_key.valid_from)
+            if old_key.valid_thru is None or old_key.valid_thru > ended:
+                key = replace(old_key, valid_thru=ended)
+                sentence = f"Key {key.kid} of {issuer} ends now: it is not declared any more."
+                yield Change("ended", KeyOfAuthority(issuer, key), sentence)
+    problems.extend(_not_declared("health_authorities", before, "is ended with keys: []"))
+
+
+def _signing_keys(configuration: Configuration, stored: Stored, problems: list[Problem]) -> Iterator[Change]:
+    before = {key.name: key for key in stored.declared.signing_keys}
+    taken = {(key.key_id, key.key_version): key.name for key in stored.declared.signing_keys}
+    for n, declared in enumerate(configuration.declared.signing_keys):
+        old = before.pop(declared.name, None)
+        known_as = f"{declared.key_id} {declared.key_version}"
+        if old is None:
+            if other := taken.get((declared.key_id, declared.key_version)):
+                message = f"{known_as} is the stored key {other}: phones need another version for another key"
+                problems.append((("signing_keys", n, "key_version"), message))
+            span = _span(declared.active_from, declared.active_thru)
+            sentence = f"Signing key {declared.name} is added: phones know it as {known_as}, active {span}."
+            yield Change("added", declared, sentence)
+            continue
+        for what in ("public_key", "key_id", "key_version"):
+            if getattr(old, what) != getattr(declared, what):
+                message = f"another {what} is stored for {declared.name}, and stays: give the new key a name of its own"
+                problems.append((("signing_keys", n, what), message))
+        if differences := _differences(old, declared):
+            yield Change("changed", declared, f"Signing key {declared.name} changes: {differences}.")
+    problems.extend(_not_declared("signing_keys", before, "is ended with active_thru"))
+
+
+def _apps(configuration: Configuration, stored: Stored) -> Iterator[Change]:
+    before = {app.name: app for app in stored.declared.apps}
+    for declared in configuration.declared.apps:
+        old = before.pop(declared.name, None)
+        if old is None:
+            yield Change("added", declared, f"App {declared.name} is added: keys of {', '.join(declared.regions)}.")
+        elif differences := _differences(old, declared):
+            yield Change("changed", declared, f"App {declared.name} changes: {differences}.")
+    for old in before.values():
+        yield Change("removed", old, f"App {old.name} is removed: it is not declared any more.")
+
+
+def _feeds(configuration: Configuration, stored: Stored, problems: list[Problem]) -> Iterator[Change]:
+    before = {feed.name: feed for feed in stored.declared.feeds}
+    for n, declared in enumerate(configuration.declared.feeds):
+        old = before.pop(declared.name, None)
+        feed = replace(declared, active_thru=_ceil(declared.active_thru, stored.width))
+        found = (
+            *_feed_problems(feed, old, stored),
+            *_new_feed_problems(feed, old, stored),
+            *_signing_problems(feed, configuration, stored),
+        )
+        problems.extend((("feeds", n, what), message) for what, message in found)
+        if old is None:
+            span = _span(feed.active_from, feed.active_thru)
+            sentence = f"Feed {feed.name} is added: {feed.root}, every {_minutes(feed.period_minutes)} {span}."
+            yield Change("added", feed, sentence)
+        elif differences := _differences(old, feed):
+            yield Change("changed", feed, f"Feed {feed.name} changes: {differences}.")
+    problems.extend(_not_declared("feeds", before, "is ended with thru"))
+
+
+def _feed_problems(feed: Feed, old: Feed | None, stored: Stored) -> Iterator[tuple[str, str]]:
+    width = stored.width // timedelta(minutes=1)
+    if feed.period_minutes % width:
+        yield "period", f"must be a multiple of this database's windows, which are {_minutes(width)} wide"
+    before = old.active_thru if old else None
+    if feed.active_thru == before:
+        return
+    if before is not None and before <= stored.closed_through:
+        # Windows were closed without it since; no batch may cover them any more (rule B2).
+        yield "thru", f"the feed ended at {_time(before)}, and stays so: go on with a new feed of another name and root"
+    elif feed.active_thru is not None and feed.active_thru < (earliest := stored.closed_through + stored.width):
+        yield "thru", f"is too early, its windows are closed: the earliest possible is {_time(earliest)}"
+
+
+def _new_feed_problems(feed: Feed, old: Feed | None, stored: Stored) -> Iterator[tuple[str, str]]:
+    if old is None:
+        for other in stored.declared.feeds:
+            if other.root == feed.root:
+                yield "root", f"is that of the stored feed {other.name}; phones go on reading it, and its name stays"
+    elif feed.root != old.root:
+        yield "root", f"is stored as {old.root}, and stays: phones go on reading it there; declare a new feed"
+    if old is not None and feed.active_from == old.active_from:
+        return
+    if feed.name in stored.feeds_with_batches:
+        yield "from", f"is stored as {_time(cast('Feed', old).active_from)}, and stays: the feed has batches already"
+    elif feed.active_from < (earliest := stored.now - _REACHES_BACK):
+        yield "from", f"is more than 7 days ago: the earliest possible is {_time(earliest)}"
+
+
+def _signing_problems(feed: Feed, configuration: Configuration, stored: Stored) -> Iterator[tuple[str, str]]:
+    """Without an active key a batch could only wait: no file leaves unsigned (export.md B17)."""
+    if feed.active_thru is not None and feed.active_thru <= stored.now:
+        return
+    moment = max(stored.now, feed.active_from)
+    keys = [key for key in configuration.declared.signing_keys if key.name in feed.signing_keys]
+    if not any(key.active_from <= moment and (key.active_thru is None or key.active_thru > moment) for key in keys):
+        yield "signing_keys", f"none of them is active on {_time(moment)}"
+
+
+def _not_declared(section: str, left: Iterable[str], advice: str) -> Iterator[Problem]:
+    for name in left:
+        yield (section,), f"{name} is stored and not declared; it cannot be removed: declare it as it was (it {advice})"
+
+
+def _ceil(moment: datetime | None, width: timedelta) -> datetime | None:
+    """Round up to a window's end (rule B2)."""
+    if moment is None:
+        return None
+    floor = floor_window(moment, width)
+    return floor if floor == moment else floor + width
+
+
+def _differences(old: Item | AuthorityKey, new: Item | AuthorityKey) -> str:
+    """Return ``regions from NO to NO, SE; ...`` with the document's names; nothing when both are equal."""
+    names = _FEED_NAMES if isinstance(new, Feed) else {}
+    return "; ".join(
+        f"{names.get(field.name, field.name)} from {_shown(field.name, before)} to {_shown(field.name, after)}"
+        for field in fields(new)
+        if (before := getattr(old, field.name)) != (after := getattr(new, field.name))
+    )
+
+
+def _shown(name: str, value: object) -> str:
+    if name == "period_minutes":
+        return _minutes(cast("int", value))
+    match value:
+        case None:
+            return "open"
+        case bool():
+            return str(value).lower()
+        case datetime():
+            return _time(value)
+        case tuple():
+            return ", ".join(value) or "none"
+    return str(value)
+
+
+def _minutes(minutes: int) -> str:
+    return f"{minutes}m" if minutes % 60 else f"{minutes // 60}h"
+
+
+def _span(start: datetime, end: datetime | None) -> str:
+    return f"from {_time(start)}" + (f" to {_time(end)}" if end else "")
+
+
+def _time(moment: datetime) -> str:
+    utc = moment.astimezone(UTC)
+    return utc.isoformat(timespec="microseconds" if utc.microsecond else "seconds").replace("+00:00", "Z")

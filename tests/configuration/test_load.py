@@ -1,0 +1,366 @@
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import yaml
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from keyserver.configuration.load import _App, _Authority, _Feed, _SigningKey, load
+from keyserver.errors import ConfigurationError
+
+EXAMPLE = Path(__file__).parents[2] / "docs" / "configuration.example.yaml"
+
+
+def messages(file: Path) -> list[str]:
+    """What `load` refuses, a message a mistake, without the folder's name."""
+    with pytest.raises(ConfigurationError) as refused:
+        load(file)
+    return str(refused.value).replace(f"{file.parent}/", "").splitlines()
+
+
+def message(file: Path) -> str:
+    (only,) = messages(file)
+    return only
+
+
+def test_the_example_is_right_and_shows_every_setting():
+    (feed,) = load(EXAMPLE).declared.feeds
+    assert feed.signing_keys == ("north-1",)
+    shown = yaml.safe_load(EXAMPLE.read_text())
+    for section, model in (
+        ("health_authorities", _Authority),
+        ("apps", _App),
+        ("signing_keys", _SigningKey),
+        ("feeds", _Feed),
+    ):
+        names = {setting.alias or name for name, setting in model.model_fields.items()} - {"public_key_file"}
+        assert set(shown[section][0]) == names
+    assert "public_key_file" in EXAMPLE.read_text()
+
+
+def test_names_are_normalised_and_defaults_filled_in(site):
+    declared = load(site.write()).declared
+    (app,) = declared.apps
+    assert (app.name, app.regions) == ("org.example.north.app", ("NO", "SE"))
+    (feed,) = declared.feeds
+    assert feed.input_regions == ("NO",)
+    assert feed.exclude_regions == ()
+    assert feed.travelers == "by-region"
+    assert (feed.max_keys, feed.padding_minimum, feed.padding_spread) == (500_000, 1000, 100)
+    assert (feed.development, feed.paused, feed.active_thru) == (False, False, None)
+    assert feed.active_from == datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def test_a_time_of_another_zone_is_the_same_moment(site):
+    (feed,) = load(site.write(("2026-03-01T00:00:00Z", "2026-03-01T02:00:00+02:00"))).declared.feeds
+    assert feed.active_from == datetime(2026, 3, 1, tzinfo=UTC)
+    assert feed.active_from.utcoffset().total_seconds() == 0
+
+
+def test_a_key_inline_is_the_key_in_a_file(site):
+    in_file = load(site.write())
+    pem = (site.folder / "north.pem").read_text()
+    block = "public_key: |\n" + "".join(f"          {line}\r\n" for line in pem.splitlines())
+    inline = load(site.write(("public_key_file: north.pem\n", block)))
+    assert inline.declared == in_file.declared
+    assert inline.declared.health_authorities[0].keys[0].public_key == pem
+
+
+def test_the_hash_is_of_the_content_only(site):
+    before = load(site.write()).sha256
+    assert load(site.write(("version: 1", "# a comment\nversion: 1"), ('[se, "no"]', "[NO_, SE]"))).sha256 != before
+    assert load(site.write(("version: 1", "# a comment\nversion: 1"), ('[se, "no"]', '["no", SE]'))).sha256 == before
+    assert load(site.write(("period: 4h", "period: 240m\n    paused: false"))).sha256 == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("version: 1", "version: 2", "site.yaml:1: version: must be 1"),
+        ("version: 1", "version: true", "site.yaml:1: version: must be a whole number"),
+        ("version: 1\n", "", "site.yaml:1: version: is missing"),
+        ("feeds:", "foods: []\nfeeds:", "site.yaml:20: foods: is not known here"),
+        ("    period: 4h\n", "", "site.yaml:21: feeds[0].period: is missing"),
+        ("    root: north", "    roof: x\n    root: north", "site.yaml:22: feeds[0].roof: is not known here"),
+        (
+            "    root: north",
+            "    name: x\n    root: north",
+            "site.yaml:22: feeds[0].name: stands twice, first on line 21",
+        ),
+        ("kid: v1", "kid: v1\n        kid: v1", "site.yaml:8: health_authorities[0].keys[0].kid: stands twice, first"),
+        (
+            'output_region: "NO"',
+            "output_region: NO",
+            (
+                "site.yaml:23: feeds[0].output_region: must be text, and YAML reads "
+                'NO as something else: write "NO" in quotes'
+            ),
+        ),
+        (
+            'regions: [se, "no"]',
+            "regions: [se, no]",
+            "site.yaml:12: apps[0].regions[1]: must be text, and YAML reads no",
+        ),
+        ('key_id: "310"', "key_id: 310", "site.yaml:16: signing_keys[0].key_id: must be text, and YAML reads 310"),
+        ('key_id: "310"', "key_id: 0310", "site.yaml:16: signing_keys[0].key_id: YAML reads 0310 as something"),
+        ('key_id: "310"', "key_id: 3.1", "site.yaml:16: signing_keys[0].key_id: YAML reads 3.1 as something"),
+        ('key_id: "310"', "key_id: 12:30", "site.yaml:16: signing_keys[0].key_id: YAML reads 12:30 as something"),
+        ('key_id: "310"', "key_id: a b", "site.yaml:16: signing_keys[0].key_id: must be at most 100 of letters"),
+        ("period: 4h", "max_keys: '5'\n    period: 4h", "site.yaml:24: feeds[0].max_keys: must be a whole number"),
+        ("period: 4h", "max_keys: 0\n    period: 4h", "site.yaml:24: feeds[0].max_keys: must be greater than or equal"),
+        ("period: 4h", "max_keys: true\n    period: 4h", "site.yaml:24: feeds[0].max_keys: must be a whole number"),
+        ("period: 4h", "max_keys: 99999999999999999999\n    period: 4h", "site.yaml:24: feeds[0].max_keys: YAML reads"),
+        ("period: 4h", "paused: 1\n    period: 4h", "site.yaml:24: feeds[0].paused: must be true or false"),
+        ("period: 4h", "padding: 3\n    period: 4h", "site.yaml:24: feeds[0].padding: must be a mapping"),
+        ("period: 4h", "padding: {minimum: 3}\n    period: 4h", "site.yaml:24: feeds[0].padding.spread: is missing"),
+        (
+            "period: 4h",
+            "travelers: none\n    period: 4h",
+            "site.yaml:24: feeds[0].travelers: must be 'by-region', 'incl",
+        ),
+        ("signing_keys: [north-1]", "signing_keys: north-1", "site.yaml:26: feeds[0].signing_keys: must be a list"),
+        (
+            "signing_keys: [north-1]",
+            "signing_keys: []",
+            "site.yaml:26: feeds[0].signing_keys: List should have at least",
+        ),
+        ("[north-1]", f"[{', '.join('abcdefghijk')}]", "site.yaml:26: feeds[0].signing_keys: List should have at most"),
+        (
+            "[north-1]",
+            "[north-2]",
+            "site.yaml:26: feeds[0].signing_keys[0]: north-2 is not declared under signing_keys",
+        ),
+        (
+            "    health_authorities: [org.example.north]",
+            "    health_authorities: [org.example.south]",
+            "site.yaml:13: apps[0].health_authorities[0]: org.example.south is not declared under health_authorities",
+        ),
+        ("period: 4h", "period: 5h", "site.yaml:24: feeds[0].period: must divide a day"),
+        ("period: 4h", "period: 90", "site.yaml:24: feeds[0].period: must be a number of minutes or hours"),
+        ("period: 4h", "period: 1d", "site.yaml:24: feeds[0].period: must be a number of minutes or hours"),
+        ("period: 4h", "period: 9999h", "site.yaml:24: feeds[0].period: must divide a day"),
+        ("period: 4h", "period: 30m", "site.yaml:24: feeds[0].period: must be 4h or more; less than 1h"),
+        ("period: 4h", "period: 2h", "site.yaml:24: feeds[0].period: must be 4h or more; 1h to 3h only beside"),
+        ("from: 2026-03-01T00:00:00Z", "from: 2026-03-01T00:00:00", "site.yaml:25: feeds[0].from: must say its time"),
+        ("from: 2026-03-01T00:00:00Z", "from: 2026-03-01", "site.yaml:25: feeds[0].from: must say its time zone"),
+        ("from: 2026-03-01T00:00:00Z", "from: 2026-13-01T00:00:00Z", "site.yaml:25: feeds[0].from: must be a time"),
+        (
+            "from: 2026-03-01T00:00:00Z",
+            "from: 0001-01-01T00:00:00+05:00",
+            "site.yaml:25: feeds[0].from: must be a time",
+        ),
+        ("from: 2026-03-01T00:00:00Z", "from: soon", "site.yaml:25: feeds[0].from: must be a time"),
+        ("from: 2026-03-01T00:00:00Z", "from: 5", "site.yaml:25: feeds[0].from: must be a time"),
+        (
+            "from: 2026-03-01T00:00:00Z",
+            "from: 2026-03-01T00:00:00Z\n    thru: 2026-03-01T00:00:00Z",
+            "site.yaml:21: feeds[0]: thru is not after from",
+        ),
+        (
+            "        valid_from: 2026-01-01",
+            "        valid_thru: 2025-01-01T00:00:00Z\n        valid_from: 2026-01-01",
+            "site.yaml:7: health_authorities[0].keys[0]: valid_thru is before valid_from",
+        ),
+        (
+            "    active_from: 2026-01-01",
+            "    active_thru: 2025-01-01T00:00:00Z\n    active_from: 2026-01-01",
+            "site.yaml:15: signing_keys[0]: active_thru is before active_from",
+        ),
+        ("root: north", "root: ../north", "site.yaml:22: feeds[0].root: must be at most 100 of small letters"),
+        ("root: north", "root: North", "site.yaml:22: feeds[0].root: must be at most 100 of small letters"),
+        ("root: north", 'root: "north\\n"', "site.yaml:22: feeds[0].root: must be at most 100 of small letters"),
+        ("name: North Health", 'name: "a\\0b"', "site.yaml:3: health_authorities[0].name: must be 1 to 200 printable"),
+        (
+            "name: North Health",
+            'name: "\\ud800"',
+            "site.yaml:3: health_authorities[0].name: must be 1 to 200 printable",
+        ),
+        ("name: North Health", "name: ''", "site.yaml:3: health_authorities[0].name: must be 1 to 200 printable"),
+        ("name: org.example.North.App", "name: org example", "site.yaml:11: apps[0].name: must be at most 100 of"),
+        (
+            "public_key_file: north-1.pem",
+            "public_key: nonsense",
+            "site.yaml:18: signing_keys[0].public_key: must be a pub",
+        ),
+        (
+            "public_key_file: north-1.pem",
+            "public_key_file: gone.pem",
+            "site.yaml:18: signing_keys[0].public_key_file: there is no file gone.pem",
+        ),
+        (
+            "public_key_file: north-1.pem",
+            "public_key_file: .",
+            "site.yaml:18: signing_keys[0].public_key_file: there is no",
+        ),
+        ("    public_key_file: north-1.pem\n", "", "site.yaml:15: signing_keys[0]: needs either public_key or"),
+        ("health_authorities:\n", "health_authorities: &a\n", "site.yaml:13: apps[0].health_authorities: aliases"),
+        (
+            "version: 1",
+            "version: !!python/object/apply:os.getcwd []",
+            "site.yaml:1: version: the tag tag:yaml.org,2002:pyt",
+        ),
+        ("name: North Health", "name: !mine x", "site.yaml:3: health_authorities[0].name: YAML reads x as something"),
+        ("version: 1", "version: 1\n<<: {apps: []}", "site.yaml:2: '<<' as a name is not supported"),
+        ("version: 1", "version: 1\nno: 1", "site.yaml:2: 'no' as a name is not supported"),
+        ("version: 1", "version: 1\n? [a]\n: 1", "site.yaml:2: a name that is no text is not supported"),
+        ("kid: v1", "kid: v1\n\tx: 1", "site.yaml:8: this is not YAML: a tab stands where only spaces may"),
+        ("kid: v1", "kid: [", "site.yaml:9: this is not YAML: expected ',' or ']'"),
+        ("feeds:", "---\nfeeds:", "site.yaml:20: this is not YAML: but found another document"),
+        ("kid: v1", "kid: v\a1", "site.yaml:7: a character that YAML does not allow"),
+    ],
+)
+def test_a_mistake_is_named_with_its_line_and_place(site, old, new, expected):
+    replacements = [(old, new)]
+    if "&a" in new:
+        replacements.append(("    health_authorities: [org.example.north]", "    health_authorities: *a"))
+    found = message(site.write(*replacements))
+    assert found.startswith(expected)
+
+
+def test_all_mistakes_are_told_at_once_in_the_order_of_their_lines(site):
+    file = site.write(
+        ("name: North Health", "name: North Health\n    name: again"),
+        ("kid: v1", "kid: ''"),
+        ('[se, "no"]', "[se, no]"),
+        ("    health_authorities: [org.example.north]", "    health_authorities: [org.example.south]"),
+        ("period: 4h", "period: 7h"),
+        ("[north-1]", "[north-2]"),
+    )
+    assert [found.split(": ")[0:2] for found in messages(file)] == [
+        ["site.yaml:4", "health_authorities[0].name"],
+        ["site.yaml:8", "health_authorities[0].keys[0].kid"],
+        ["site.yaml:13", "apps[0].regions[1]"],
+        ["site.yaml:25", "feeds[0].period"],
+    ]
+    # What refers to others is looked at in items that are right in themselves.
+    file = site.write(
+        ("kid: v1", "kid: ''"),
+        ("    health_authorities: [org.example.north]", "    health_authorities: [org.example.south]"),
+        ("[north-1]", "[north-1, north-2]"),
+    )
+    assert [found.split(": ")[1] for found in messages(file)] == [
+        "health_authorities[0].keys[0].kid",
+        "apps[0].health_authorities[0]",
+        "feeds[0].signing_keys[1]",
+    ]
+
+
+def test_names_are_declared_once(site):
+    text = site.write().read_text()
+    head, authorities, apps, signing_keys, feeds = (
+        text[text.index(start) : text.index(end) if end else None]
+        for start, end in (
+            ("version", "health_"),
+            ("health_", "apps"),
+            ("apps", "signing"),
+            ("signing", "feeds"),
+            ("feeds", None),
+        )
+    )
+    doubled = [section + section.split("\n", 1)[1] for section in (authorities, apps, signing_keys, feeds)]
+    found = [line.split(": ", 1)[1] for line in messages(site.write_text(head + "".join(doubled)))]
+    assert found == [
+        "health_authorities[1].issuer: org.example.north is declared already, by health_authorities[0]",
+        "apps[1].name: org.example.north.app is declared already, by apps[0]",
+        "signing_keys[1].name: north-1 is declared already, by signing_keys[0]",
+        "signing_keys[1].key_version: 310 v1 is declared already, by signing_keys[0]",
+        "feeds[1].name: north is declared already, by feeds[0]",
+        "feeds[1].root: north is declared already, by feeds[0]",
+    ]
+
+
+def test_a_kid_is_declared_once(site):
+    key = "      - kid: v1\n        public_key_file: north.pem\n        valid_from: 2026-01-01T00:00:00Z\n"
+    assert message(site.write((key, key + key))) == ("site.yaml:3: health_authorities[0]: declares the key 'v1' twice")
+
+
+DAILY = """\
+  - name: daily
+    root: daily
+    output_region: "NO"
+    period: 24h
+    from: 2026-03-01T00:00:00Z
+    signing_keys: [north-1]
+"""
+
+
+@pytest.mark.parametrize(
+    ("period", "daily", "allowed"),
+    [
+        ("4h", "", True),
+        ("3h", DAILY, True),
+        ("1h", DAILY, True),
+        ("30m", DAILY, False),
+        ("1h", "", False),
+        ("1h", DAILY.replace('"NO"', "SE"), False),
+        ("1h", DAILY.replace("24h", "24h\n    travelers: include"), False),
+        ("1h", DAILY.replace("24h", "24h\n    exclude_regions: [SE]"), False),
+        ("1h", DAILY.replace("24h", "24h\n    input_regions: [SE]"), False),
+        ("1h", DAILY.replace("24h", "24h\n    development: true"), False),
+        ("1m\n    development: true", "", True),
+    ],
+)
+def test_how_often_phones_are_asked(site, period, daily, allowed):
+    """B11."""
+    text = site.write(("period: 4h", f"period: {period}")).read_text() + daily
+    file = site.write_text(text)
+    if allowed:
+        assert load(file).declared.feeds[0].development == ("development" in period)
+    else:
+        assert message(file).startswith("site.yaml:24: feeds[0].period: must be 4h or more; ")
+
+
+def test_only_public_p256_keys_are_taken(site):
+    place = "site.yaml:8: health_authorities[0].keys[0].public_key_file: "
+    private = ec.generate_private_key(ec.SECP256R1())
+    pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    (site.folder / "north.pem").write_text(pem)
+    found = message(site.write())
+    assert found.startswith(f"{place}holds a private key")
+    assert pem.splitlines()[1] not in found
+    site.new_key("north.pem", ec.SECP384R1())
+    assert message(site.write()).startswith(f"{place}must be a key on the curve P-256")
+    other = rsa.generate_private_key(65537, 2048).public_key()
+    (site.folder / "north.pem").write_bytes(other.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    assert message(site.write()).startswith(f"{place}must be a key on the curve P-256")
+    (site.folder / "north.pem").write_bytes(b"\xff" * 100_000)
+    assert message(site.write()).startswith(f"{place}must be a public key in PEM")
+
+
+def test_a_key_stands_in_one_place(site):
+    pem = json.dumps(site.new_key("north.pem"))
+    file = site.write(("public_key_file: north.pem", f"public_key_file: north.pem\n        public_key: {pem}"))
+    assert message(file) == "site.yaml:7: health_authorities[0].keys[0]: needs either public_key or public_key_file"
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "site.yaml:1: the document is empty"),
+        (b"# only a comment\n", "site.yaml:1: the document is empty"),
+        (b"- a\n", "site.yaml:1: must be a mapping of names to values"),
+        (b"version: 1\napps: \xff\n", "site.yaml:2: this is not UTF-8"),
+        (b"a: " + b"[" * 5000, "site.yaml: the document is nested too deeply"),
+        (b'a: "\\UFFFFFFFF"', "site.yaml: this is not YAML: an escape that names no character"),
+        (b"#" * 1_000_001, "site.yaml is larger than 1000000 bytes"),
+        (b"version: 1\napps: 5\n", "site.yaml:2: apps: must be a list"),
+        (b"version: 1\napps:\n  - 5\n", "site.yaml:3: apps[0]: must be a mapping of names to values"),
+        (b"version: 1\napps: &a [*a]\n", "site.yaml:2: apps[0]: aliases"),
+    ],
+)
+def test_what_is_no_document_is_refused(site, content, expected):
+    site.file.write_bytes(content)
+    assert message(site.file).startswith(expected)
+
+
+def test_a_missing_document_is_refused(site):
+    assert message(site.folder / "none.yaml") == "none.yaml cannot be read: No such file or directory"
+
+
+def test_an_empty_configuration_is_one(site):
+    declared = load(site.write_text("version: 1\n")).declared
+    assert (declared.health_authorities, declared.apps, declared.signing_keys, declared.feeds) == ((), (), (), ())
