@@ -1,0 +1,69 @@
+"""The only map from our errors to HTTP: status, code, text (publish.md 1.5).
+
+Texts of refused uploads are for the client's developer. Of an error inside nothing is told, and its own words, which
+may hold what a client sent, are not logged either: only its class and where it came from.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from types import MappingProxyType
+
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+from keyserver.errors import PublishError, RemoteError
+from keyserver.protocol.messages import BodyTooLargeError, ContentTypeError
+
+RETRY_AFTER_S = 5
+
+_LOG = logging.getLogger(__name__)
+
+_STATUS_OF_CODE = {
+    "bad_request": HTTPStatus.BAD_REQUEST,
+    "unknown_health_authority_id": HTTPStatus.UNAUTHORIZED,
+    "unable_to_load_health_authority": HTTPStatus.INTERNAL_SERVER_ERROR,
+    "health_authority_verification_certificate_invalid": HTTPStatus.UNAUTHORIZED,
+    "missing_revision_token": HTTPStatus.BAD_REQUEST,
+}
+_STATUS_OF_CLASS = {
+    ContentTypeError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    BodyTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is answered instead of a result."""
+
+    status: HTTPStatus
+    code: str
+    message: str
+    warnings: tuple[str, ...] = ()
+    headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+def problem(error: Exception) -> Problem:
+    """Return what is answered to ``error``, and log it."""
+    if isinstance(error, PublishError):
+        _LOG.info("upload refused: %s", error.code)
+        status = _STATUS_OF_CLASS.get(type(error)) or _STATUS_OF_CODE[error.code]
+        return Problem(status, error.code, str(error), error.warnings)
+    if isinstance(error, RemoteError):
+        _LOG.warning("answered 503: %s", error)
+        return Problem(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            "temporarily_unavailable",
+            "the server cannot do this now; try again later",
+            headers={"Retry-After": str(RETRY_AFTER_S)},
+        )
+    if isinstance(error, HTTPException) and error.code is not None and error.code < HTTPStatus.INTERNAL_SERVER_ERROR:
+        status = HTTPStatus(error.code)
+        allowed = error.valid_methods if isinstance(error, MethodNotAllowed) else None
+        headers = {"Allow": ", ".join(sorted(allowed))} if allowed else {}
+        return Problem(status, status.name.lower(), status.phrase.lower(), headers=headers)
+    _LOG.error("unexpected %s\n%s", type(error).__qualname__, "".join(traceback.format_tb(error.__traceback__)))
+    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", "internal error")

@@ -1,0 +1,1 @@
+"""The protocol's rules, pure: no I/O, no clock, no environment, no global randomness; all of these are arguments."""

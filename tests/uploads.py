@@ -1,0 +1,103 @@
+"""Uploads for the tests of publishing: an authority and its app in a database, certificates by a phone's own code."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from datetime import datetime, timedelta
+from typing import Any
+
+import psycopg
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from keyserver.device.issuer import Issuer, publish_hmac
+
+APP = "com.example.app"
+ISSUER = "authority.example"
+AUDIENCE = "keyserver.example"
+KID = "v1"
+SECRET = bytes(range(1, 17))
+PRIVATE_KEY = ec.generate_private_key(ec.SECP256R1())
+
+
+def private_pem(key: Any = PRIVATE_KEY) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def public_pem(key: Any = PRIVATE_KEY) -> str:
+    return (
+        key.public_key()
+        .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        .decode()
+    )
+
+
+def issuer(key: Any = PRIVATE_KEY, *, kid: str = KID, name: str = ISSUER, audience: str = AUDIENCE) -> Issuer:
+    return Issuer(private_pem(key), kid=kid, issuer=name, audience=audience)
+
+
+def authorise(url: str, app: str = APP, regions: tuple[str, ...] = ("DE", "AT"), name: str = ISSUER) -> None:
+    """Declare an authority with the key above, valid since long ago, and an app that accepts it."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        (authority,) = connection.execute(
+            "INSERT INTO health_authority (issuer, audience, name) VALUES (%s, %s, 'An authority') RETURNING id",
+            [name, AUDIENCE],
+        ).fetchone()
+        connection.execute(
+            "INSERT INTO health_authority_key (health_authority_id, kid, public_key, valid_from)"
+            " VALUES (%s, %s, %s, '2020-01-01Z')",
+            [authority, KID, public_pem()],
+        )
+        connection.execute("INSERT INTO authorised_app (name, regions) VALUES (%s, %s)", [app, list(regions)])
+        connection.execute(
+            "INSERT INTO authorised_app_authority (app_name, health_authority_id) VALUES (%s, %s)", [app, authority]
+        )
+
+
+def interval(moment: datetime) -> int:
+    return int(moment.timestamp()) // 600
+
+
+def key_bytes(name: object) -> bytes:
+    return hashlib.sha256(str(name).encode()).digest()[:16]
+
+
+def key(name: object, start: int, period: int = 144, risk: int = 0) -> dict[str, Any]:
+    """A key object as a phone sends it."""
+    return {
+        "key": base64.b64encode(key_bytes(name)).decode(),
+        "rollingStartNumber": start,
+        "rollingPeriod": period,
+        "transmissionRisk": risk,
+    }
+
+
+def keys(now: datetime, count: int, name: object = "") -> list[dict[str, Any]]:
+    """Whole days' keys, the newest of which ended at the midnight before ``now``; at most 15 are young enough."""
+    midnight = interval(now.replace(hour=0, minute=0, second=0, microsecond=0))
+    return [key(f"{name}/{day}", midnight - 144 * (day + 1)) for day in range(count)]
+
+
+def request(
+    sent: list[dict[str, Any]],
+    now: datetime,
+    *,
+    report_type: Any = "confirmed",
+    by: Issuer | None = None,
+    onset: int | None = None,
+    **changes: Any,
+) -> dict[str, Any]:
+    """A publish request for these keys, with a certificate that was issued a moment before ``now``."""
+    certificate = (by or issuer()).certify(
+        publish_hmac(SECRET, sent), report_type, now - timedelta(seconds=2), symptom_onset_interval=onset
+    )
+    return {
+        "temporaryExposureKeys": sent,
+        "healthAuthorityID": APP,
+        "verificationPayload": certificate,
+        "hmacKey": base64.b64encode(SECRET).decode(),
+        **changes,
+    }
