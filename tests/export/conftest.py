@@ -1,0 +1,164 @@
+"""A small authority with one region and one feed, its keys and its store, and a way to put keys into it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from keyserver.audit import Actor
+from keyserver.export import build, gate, index, release, sign, verify, windows
+from keyserver.protocol.intervals import interval_at
+from keyserver.providers.signers import generate
+from keyserver.runtime import Runtime, open_runtime
+
+STEPS: dict[str, Callable[[Runtime, int], None]] = {
+    "build": build.build,
+    "check": gate.check,
+    "sign": sign.sign,
+    "verify": verify.verify,
+    "release": release.release,
+    "index": index.index,
+}
+# What each step makes of a batch that stands where the step before left it.
+AFTER = dict(zip(STEPS, ["built", "checked", "signed", "verified", "released", "released"], strict=True))
+
+
+@dataclass
+class Authority:
+    """One authority's database and store, as the pipeline sees them."""
+
+    database: object
+    folder: Path
+    opened: list[Runtime] = field(default_factory=list)
+
+    def runtime(self, run: str = "run-1", role: str = "pipeline") -> Runtime:
+        opened = open_runtime(
+            Actor("test", run=run),
+            self.database.url(f"keyserver_{role}"),
+            blobs_url=f"file://{self.folder}/blobs",
+            signer_url=f"file://{self.folder}/signer",
+        )
+        self.opened.append(opened)
+        return opened
+
+    @property
+    def public(self) -> Path:
+        return self.folder / "blobs" / "public"
+
+    def sql(self, statement: str, **values: object) -> list[tuple]:
+        with self.database.admin() as connection:
+            cursor = connection.execute(statement, values)
+            return cursor.fetchall() if cursor.description else []
+
+    def add_feed(self, name: str, **rules: object) -> int:
+        """Declare a feed with its own signing key, by the pipeline's role."""
+        public_key = generate(f"file://{self.folder}/signer", name)
+        defaults = {
+            "root": name,
+            "output_region": "NO",
+            "input_regions": ["NO"],
+            "exclude_regions": [],
+            "travelers": "by-region",
+            "period_minutes": 1,
+            "active_from": self.database.now() - timedelta(minutes=1),
+            "active_thru": None,
+            "max_keys": 1000,
+            "padding_minimum": 0,
+            "padding_spread": 0,
+            "development": True,
+            "paused": False,
+        }
+        values = {**defaults, **rules, "name": name}
+        with psycopg.connect(self.database.url("keyserver_pipeline")) as connection:
+            columns = ", ".join(values)
+            places = ", ".join(f"%({column})s" for column in values)
+            (feed_id,) = connection.execute(
+                f"INSERT INTO feed ({columns}) VALUES ({places}) RETURNING id", values
+            ).fetchone()
+            (key_id,) = connection.execute(
+                "INSERT INTO signing_key (name, key_id, key_version, public_key, active_from)"
+                " VALUES (%s, '242', %s, %s, %s) RETURNING id",
+                [name, name.replace("-", "_"), public_key, self.database.now() - timedelta(days=1)],
+            ).fetchone()
+            connection.execute("INSERT INTO feed_signing_key VALUES (%s, %s)", [feed_id, key_id])
+        return feed_id
+
+    def add_keys(
+        self,
+        count: int,
+        *,
+        seed: int = 1,
+        regions: tuple[str, ...] = ("NO",),
+        created_at: datetime | None = None,
+        **columns: object,
+    ) -> list[bytes]:
+        """Store keys as an upload does, by the API's role; their metadata varies with the seed."""
+        source = random.Random(seed)
+        created_at = created_at or self.database.now()
+        keys = [source.randbytes(16) for _ in range(count)]
+        with psycopg.connect(self.database.url("keyserver_api")) as connection:
+            for key in keys:
+                values = {
+                    "exposure_key": key,
+                    "interval_number": interval_at(created_at) // 144 * 144 - 144 * source.randint(1, 12),
+                    "interval_count": source.choice([144, 144, 144, 60]),
+                    "transmission_risk": source.randint(0, 8),
+                    "days_since_onset": source.choice([None, 0, -3, 5]),
+                    "report_type": source.choice(["confirmed", "likely", "user-report"]),
+                    "traveler": False,
+                    "regions": list(regions),
+                    "created_at": created_at,
+                    **columns,
+                }
+                connection.execute(
+                    f"INSERT INTO exposure ({', '.join(values)}) VALUES"
+                    f" ({', '.join(f'%({column})s' for column in values)})",
+                    values,
+                )
+        return keys
+
+    def close_windows(self, step: timedelta = timedelta(minutes=1)) -> list[windows.Window]:
+        """Let time pass and close what is past."""
+        moment = self.database.pass_time(step)
+        return windows.close_windows(self.runtime("closing"), moment, random.Random(7))
+
+    def statuses(self) -> dict[int, str]:
+        return dict(self.sql("SELECT id, status FROM batch ORDER BY id"))
+
+    def released_files(self) -> dict[str, bytes]:
+        """Every object that the web server would serve, by its path."""
+        return {
+            str(path.relative_to(self.public)): path.read_bytes() for path in self.public.rglob("*") if path.is_file()
+        }
+
+
+def run_steps(runtime: Runtime, batch_id: int) -> None:
+    for step in STEPS.values():
+        step(runtime, batch_id)
+
+
+@pytest.fixture
+def make_authority(tmp_path: Path) -> Callable[..., Authority]:
+    made: list[Authority] = []
+
+    def make(database: object, name: str = "authority") -> Authority:
+        made.append(Authority(database, tmp_path / name))
+        (tmp_path / name / "signer").mkdir(parents=True)
+        (tmp_path / name / "signer").chmod(0o700)
+        return made[-1]
+
+    yield make
+    for authority in made:
+        for opened in authority.opened:
+            opened.close()
+
+
+@pytest.fixture
+def authority(make_authority: Callable[..., Authority], test_database: object) -> Authority:
+    return make_authority(test_database)
