@@ -1,0 +1,158 @@
+"""### Export keys: from closed windows to files that phones can download.
+
+**Purpose.** Closes every privacy window that is past (which plans the batches that end with it), then works on the due
+batch of each feed: build, check, sign, verify, release, index. One mapped task group is one batch.
+
+**Schedule.** Every minute, and at once again while more is due. What is due is decided by the database, never by a data
+interval: run it twice, backfill it, or run it beside another run, and nothing changes. The run's note lists the windows
+that it closed.
+
+**What to do when it fails**
+
+* *A task was retried and the run is green:* nothing. A killed worker or a lost connection is healed by the retry.
+* *A task of a batch is red:* read its log; the error says what is wrong. The batch stays due, and the next run tries it
+  again; after three such runs it is `held`.
+* *A task is skipped:* its log says why: the batch was empty, another run had taken it over, or it is held.
+* *A batch is held* (`ALERT` in the log of `check` or of the step that failed): nothing of it was released, later
+  batches go on. Look at the problem that is stored with the batch before anything else.
+* *`close_windows` refuses because clocks differ:* mend the clock of this host or of the database; it is retried.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from airflow.sdk import (
+    Asset,
+    AssetAlias,
+    AssetOrTimeSchedule,
+    CronTriggerTimetable,
+    dag,
+    get_current_context,
+    task,
+    task_group,
+)
+
+from keyserver_airflow import DEFAULT_ARGS, task_runtime
+
+EXPORT_DUE = Asset("keyserver_export_due")
+MORE_IS_DUE = AssetAlias("keyserver_more_is_due")
+LABEL = "{{ batch_label }}"
+
+
+@dag(
+    schedule=AssetOrTimeSchedule(timetable=CronTriggerTimetable("* * * * *", timezone="UTC"), assets=[EXPORT_DUE]),
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=4,
+    is_paused_upon_creation=False,
+    default_args=DEFAULT_ARGS,
+    tags=["export", "every minute"],
+    doc_md=__doc__,
+)
+def export_keys() -> None:
+    @task
+    def close_windows() -> list[str]:
+        """Close the windows that are past; plan and pad the batches that end with them."""
+        from keyserver.export.windows import close_windows as close
+
+        with task_runtime(get_current_context()) as runtime:
+            return [f"{window.starts_at:%Y-%m-%d %H:%M}" for window in close(runtime, datetime.now(UTC))]
+
+    @task
+    def rewrite_windows() -> int:
+        """Put the rows of closed windows in key order."""
+        from keyserver.export.windows import rewrite_windows as rewrite
+
+        with task_runtime(get_current_context(), database="keyserver_rewriter") as runtime:
+            return rewrite(runtime)
+
+    @task(trigger_rule="all_done")  # what was planned before is released even when no window can be closed now
+    def claim_due() -> list[dict[str, Any]]:
+        """Claim the due batch of each feed for this run."""
+        from keyserver.export.due import claim_due as claim
+
+        with task_runtime(get_current_context()) as runtime:
+            return [
+                {"id": batch.batch_id, "label": f"{batch.feed} {batch.starts_at:%m-%d %H:%M} to {batch.ends_at:%H:%M}"}
+                for batch in claim(runtime)
+            ]
+
+    @task_group
+    def export_batch(batch: dict[str, Any]) -> None:
+        @task(map_index_template=LABEL)
+        def build(batch: dict[str, Any]) -> None:
+            """Make the unsigned files and stage them."""
+            from keyserver.export.build import build as work
+
+            with batch_runtime(batch, blobs=True) as runtime:
+                work(runtime, batch["id"])
+
+        @task(map_index_template=LABEL)
+        def check(batch: dict[str, Any]) -> None:
+            """Put the expectations to the staged files; hold the batch if one is not met."""
+            from keyserver.export.gate import check as work
+
+            with batch_runtime(batch, blobs=True) as runtime:
+                work(runtime, batch["id"])
+
+        @task(map_index_template=LABEL)
+        def sign(batch: dict[str, Any]) -> None:
+            """Sign the checked bytes; make the zips."""
+            from keyserver.export.sign import sign as work
+
+            with batch_runtime(batch, blobs=True, signer=True) as runtime:
+                work(runtime, batch["id"])
+
+        @task(map_index_template=LABEL)
+        def verify(batch: dict[str, Any]) -> None:
+            """Read the zips as a phone does."""
+            from keyserver.export.verify import verify as work
+
+            with batch_runtime(batch, blobs=True) as runtime:
+                work(runtime, batch["id"])
+
+        @task(map_index_template=LABEL)
+        def release(batch: dict[str, Any]) -> None:
+            """Put the files where phones download them."""
+            from keyserver.export.release import release as work
+
+            with batch_runtime(batch, blobs=True) as runtime:
+                work(runtime, batch["id"])
+
+        @task(map_index_template=LABEL)
+        def index(batch: dict[str, Any]) -> None:
+            """List them."""
+            from keyserver.export.index import index as work
+
+            with batch_runtime(batch, blobs=True) as runtime:
+                work(runtime, batch["id"])
+
+        build(batch) >> check(batch) >> sign(batch) >> verify(batch) >> release(batch) >> index(batch)
+
+    @task(outlets=[MORE_IS_DUE], execution_timeout=timedelta(minutes=2))
+    def finish(*, outlet_events: Any) -> None:
+        """Write every index that is not as it should be, ask for another run while more is due, give back claims."""
+        from keyserver.export.claim import give_back, more_is_due
+        from keyserver.export.index import write_all
+
+        with task_runtime(get_current_context(), blobs=True) as runtime:
+            write_all(runtime)
+            if more_is_due(runtime):
+                outlet_events[MORE_IS_DUE].add(EXPORT_DUE)
+            give_back(runtime)
+
+    due = claim_due()
+    close_windows() >> [rewrite_windows(), due]
+    export_batch.expand(batch=due) >> finish().as_teardown()
+
+
+def batch_runtime(batch: dict[str, Any], **parts: bool) -> Any:
+    """Build a step's runtime and name its mapped task after the batch's feed and span."""
+    context = get_current_context()
+    context["batch_label"] = batch["label"]
+    return task_runtime(context, **parts)
+
+
+export_keys()

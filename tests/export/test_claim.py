@@ -1,0 +1,145 @@
+"""Who works on a batch (B3): claims, what ends them, and what takes a batch out of its feed's way."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+
+import pytest
+
+from keyserver.errors import KeyserverError, RemoteError, Superseded
+from keyserver.export import claim, index, sign
+from keyserver.export.build import staged_path
+from keyserver.export.due import claim_due
+from keyserver.store import batches
+from tests.export.conftest import STEPS, run_steps
+
+
+@pytest.fixture
+def two_feeds(authority):
+    authority.add_feed("north")
+    authority.add_feed("south", input_regions=["SE"], output_region="SE")
+    for seed in range(2):
+        authority.add_keys(5, seed=seed)
+        authority.add_keys(5, seed=10 + seed, regions=("SE",))
+        authority.close_windows()
+    return authority
+
+
+def due(authority, run: str) -> list[tuple[str, int]]:
+    return [(batch.feed, batch.batch_id) for batch in claim_due(authority.runtime(run))]
+
+
+def test_a_run_claims_the_first_unsettled_batch_of_each_feed(two_feeds):
+    assert due(two_feeds, "run-1") == [("north", 1), ("south", 2)]
+    assert due(two_feeds, "run-2") == []
+    assert due(two_feeds, "run-1") == [("north", 1), ("south", 2)]
+
+
+def test_a_claim_is_lost_after_silence_and_the_slow_run_then_ends_as_superseded(two_feeds):
+    due(two_feeds, "run-1")
+    two_feeds.database.pass_time(timedelta(seconds=45))
+    assert due(two_feeds, "run-2") == []
+    two_feeds.database.pass_time(timedelta(seconds=1))
+    assert due(two_feeds, "run-2") == [("north", 1), ("south", 2)]
+    with pytest.raises(Superseded, match="another run"):
+        STEPS["build"](two_feeds.runtime("run-1"), 1)
+    STEPS["build"](two_feeds.runtime("run-2"), 1)
+
+
+def test_a_claim_lost_in_the_middle_of_a_step_stops_its_update(two_feeds):
+    due(two_feeds, "run-1")
+    runtime = two_feeds.runtime("run-1")
+
+    def lose_it() -> None:
+        with claim.step(runtime, 1) as batch:
+            two_feeds.sql("UPDATE batch SET claimed_by = 'run-2' WHERE id = 1")
+            with runtime.database.transaction() as connection:
+                batches.advance(connection, batch, "built", run="run-1")
+
+    with pytest.raises(Superseded, match="taken it over"):
+        lose_it()
+    assert two_feeds.statuses()[1] == "planned"
+
+
+def test_a_working_step_renews_its_claim(two_feeds, monkeypatch):
+    monkeypatch.setattr(claim, "RENEWED_EVERY", 0.05)
+    due(two_feeds, "run-1")
+    with claim.step(two_feeds.runtime("run-1"), 1):
+        moment = two_feeds.database.pass_time(timedelta(seconds=40))
+        for _ in range(200):
+            if two_feeds.sql("SELECT claim_renewed_at FROM batch WHERE id = 1") == [(moment,)]:
+                break
+            claim.threading.Event().wait(0.05)
+        assert two_feeds.sql("SELECT claim_renewed_at FROM batch WHERE id = 1") == [(moment,)]
+
+
+def test_another_run_is_asked_for_only_while_a_feed_has_a_batch_that_no_run_holds(two_feeds):
+    due(two_feeds, "run-1")
+    runtime = two_feeds.runtime("run-1")
+    assert not claim.more_is_due(runtime)
+    run_steps(runtime, 1)
+    assert claim.more_is_due(runtime)
+    claim.give_back(runtime)
+    assert due(two_feeds, "run-2") == [("south", 2), ("north", 3)]
+
+
+def test_a_paused_feed_plans_and_waits_while_others_go_on(two_feeds):
+    two_feeds.sql("UPDATE feed SET paused = true WHERE name = 'north'")
+    two_feeds.close_windows()
+    assert due(two_feeds, "run-1") == [("south", 2)]
+    two_feeds.sql("UPDATE feed SET paused = false")
+    assert due(two_feeds, "run-1") == [("north", 1), ("south", 2)]
+
+
+def test_a_batch_that_its_check_refuses_is_held_and_the_others_go_on(two_feeds, caplog):
+    due(two_feeds, "run-1")
+    runtime = two_feeds.runtime("run-1")
+    STEPS["build"](runtime, 1)
+    ((digest,),) = two_feeds.sql("SELECT export_sha256 FROM file WHERE batch_id = 1")
+    staged = two_feeds.folder / "blobs" / staged_path(digest, "bin")
+    staged.write_bytes(staged.read_bytes()[:-1] + b"\x00")
+    with caplog.at_level(logging.ERROR), pytest.raises(Superseded, match="held"):
+        STEPS["check"](runtime, 1)
+    assert "ALERT" in caplog.text
+    with pytest.raises(Superseded, match="held"):
+        STEPS["sign"](runtime, 1)
+    run_steps(runtime, 2)
+    claim.give_back(runtime)
+    assert due(two_feeds, "run-2") == [("north", 3), ("south", 4)]
+    run_steps(two_feeds.runtime("run-2"), 3)
+    assert two_feeds.statuses() == {1: "held", 2: "released", 3: "released", 4: "planned"}
+    assert [name.split("/")[0] for name in two_feeds.released_files() if name.endswith(".zip")] == ["north", "south"]
+    ((problem,),) = two_feeds.sql("SELECT problem FROM batch WHERE id = 1")
+    assert "staged bytes" in problem
+
+
+def test_a_step_that_fails_for_good_in_three_runs_holds_its_batch(two_feeds, caplog):
+    """The signing key's file is gone: no retry heals that."""
+    (two_feeds.folder / "signer" / "north.pem").unlink()
+    for run in ("run-1", "run-2", "run-3"):
+        runtime = two_feeds.runtime(run)
+        assert dict(due(two_feeds, run))["north"] == 1
+        if run == "run-1":
+            STEPS["build"](runtime, 1)
+            STEPS["check"](runtime, 1)
+        for _ in range(2):  # a second failure in the same run counts no more
+            with pytest.raises((KeyserverError, Superseded)):
+                sign.sign(runtime, 1)
+        claim.give_back(runtime)
+    assert two_feeds.statuses()[1] == "held"
+    assert "failed in 3 runs" in two_feeds.sql("SELECT problem FROM batch WHERE id = 1")[0][0]
+    assert "ALERT" in caplog.text
+    assert dict(due(two_feeds, "run-4"))["north"] == 3
+    assert index.write_all(two_feeds.runtime("run-4")) == 2
+    assert not [name for name in two_feeds.released_files() if name.endswith(".zip")]
+
+
+def test_what_a_retry_can_heal_never_counts_against_a_batch(two_feeds):
+    for run in ("run-1", "run-2", "run-3", "run-4"):
+        due(two_feeds, run)
+        with pytest.raises(RemoteError), claim.step(two_feeds.runtime(run), 1):
+            raise RemoteError("the store did not answer")
+        claim.give_back(two_feeds.runtime(run))
+    assert two_feeds.statuses()[1] == "planned"
+    assert two_feeds.sql("SELECT failed_runs FROM batch WHERE id = 1") == [([],)]
