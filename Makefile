@@ -1,0 +1,64 @@
+# Everything that people do here, a command each. `make` alone shows them.
+
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+UV_VERSION := $(shell sed -n 's/^uv==\([^ ]*\).*/\1/p' requirements.txt)
+
+.PHONY: help demo test test-fast up status down lint format lock clean
+
+help: ## show this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(STAMP) ## run the main job once, from uploads to verified matches, and stop everything again
+	@$(BIN)/python -m deploy.local demo
+
+up: $(STAMP) ## start PostgreSQL, the API, the CDN and Airflow on this machine
+	@$(BIN)/python -m deploy.local up
+
+status: $(STAMP) ## show what runs and whether it is well
+	@$(BIN)/python -m deploy.local status
+
+down: $(STAMP) ## stop exactly what `make up` started
+	@$(BIN)/python -m deploy.local down
+
+test: $(STAMP) ## the whole test suite
+	@$(BIN)/python -m pytest
+
+test-fast: $(STAMP) ## the tests that need no running stack
+	@$(BIN)/python -m pytest -m "not slow"
+
+lint: $(STAMP) ## style, types, the floors of the house, and that requirements.txt is not stale
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	PYTHONPATH=include:. $(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/deploy/test_requirements.py
+
+format: $(STAMP) ## put all files into the common style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: $(STAMP) ## compile requirements.in to requirements.txt, with hashes
+	@$(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
+		--custom-compile-command "make lock" requirements.in -o requirements.txt
+
+clean: ## remove the environment and caches (the state in .keyserver stays)
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache include/*.egg-info
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# The environment, made again only when what it is made from changed.
+$(STAMP): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Python 3.11 or newer is needed; $(PYTHON) is: $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.11" >&2; \
+		exit 1; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv || { \
+		echo "$(PYTHON) cannot make an environment: install its venv module (Debian, Ubuntu: python3-venv)." >&2; \
+		exit 1; }
+	@echo "Installing the pinned requirements into .venv ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv==$(UV_VERSION)"
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@

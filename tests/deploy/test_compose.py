@@ -1,0 +1,264 @@
+"""docker-compose.yaml and the Dockerfile, without an engine: the schema holds, and all that they name exists."""
+
+import importlib
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from honcho.environ import parse
+from jsonschema import Draft202012Validator
+from typer.testing import CliRunner
+
+from keyserver.settings import Settings
+
+PROJECT = Path(__file__).parents[2]
+FILE = PROJECT / "docker-compose.yaml"
+DOCKERFILE = PROJECT / "deploy" / "images" / "Dockerfile"
+COMPOSE: dict[str, Any] = yaml.safe_load(FILE.read_text())
+SERVICES: dict[str, Any] = COMPOSE["services"]
+OURS = {name: service for name, service in SERVICES.items() if "build" in service}
+
+AIRFLOW_OPTIONS = yaml.safe_load(files("airflow").joinpath("config_templates/config.yml").read_text())
+
+# What the base images bring: python:slim, postgres, nginx-unprivileged.
+IMAGE_COMMANDS = {"sh", "printf", "umask", "exec", "python", "pip", "useradd", "install", "curl", "pg_isready"}
+
+# Where the image keeps the project, and what compose mounts over it.
+IMAGE_PROJECT = "/opt/keyserver"
+
+
+def commands(words: list[str]) -> list[list[str]]:
+    """Return the simple commands of an exec-form command, those of a `sh -c` text among them."""
+    if words[0] != "sh":
+        return [words]
+    found = [words[:2]]
+    for line in re.split(r"[;\n]|&&", words[-1].replace("$$", "$")):
+        if line.strip():
+            simple = shlex.split(line)
+            found.append(simple[1:] if simple[0] == "exec" else simple)
+    return found
+
+
+def service_commands() -> list[tuple[str, list[str]]]:
+    found = []
+    for name, service in SERVICES.items():
+        lists = [service["command"]] if "command" in service else []
+        if "healthcheck" in service:
+            kind, *words = service["healthcheck"]["test"]
+            assert kind == "CMD"
+            lists.append(words)
+        found += [(name, command) for words in lists for command in commands(words)]
+    return found
+
+
+def dockerfile_steps() -> list[tuple[str, str]]:
+    text = re.sub(r"\\\n", " ", DOCKERFILE.read_text())
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    return [(line.split()[0], line.split(maxsplit=1)[1]) for line in lines]
+
+
+def dockerfile_environment() -> dict[str, str]:
+    return dict(pair.split("=", 1) for step, rest in dockerfile_steps() if step == "ENV" for pair in shlex.split(rest))
+
+
+def environments() -> dict[str, dict[str, str]]:
+    """Return for each service the variables that it gets from the compose file and its env_file."""
+    found = {}
+    for name, service in SERVICES.items():
+        file = parse((PROJECT / service["env_file"]).read_text()) if "env_file" in service else {}
+        found[name] = {**file, **service.get("environment", {})}
+    return found
+
+
+def test_it_meets_the_compose_specification() -> None:
+    schema = json.loads((PROJECT / "tests/vectors/compose-spec.json").read_text())
+    errors = Draft202012Validator(schema).iter_errors(COMPOSE)
+    assert [f"{list(error.absolute_path)}: {error.message}" for error in errors] == []
+
+
+def test_the_schema_refuses_a_misspelt_key() -> None:
+    schema = json.loads((PROJECT / "tests/vectors/compose-spec.json").read_text())
+    wrong = {**COMPOSE, "services": {"api": {**SERVICES["api"], "heathcheck": {}}}}
+    assert not Draft202012Validator(schema).is_valid(wrong)
+
+
+def test_it_runs_with_old_engines_too() -> None:
+    assert "name" not in COMPOSE
+
+
+def test_all_parts_are_there() -> None:
+    assert SERVICES.keys() == {
+        "postgres", "migrate", "api", "proxy", "cdn", "cli",
+        "airflow-apiserver", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("service", "command"), service_commands())
+def test_commands_exist(service: str, command: list[str]) -> None:
+    program = command[0]
+    scripts = {path.name for path in (PROJECT / ".venv" / "bin").iterdir()}
+    entry_points = {"keyserver"}
+    assert program in IMAGE_COMMANDS | scripts | entry_points
+    if service in OURS:
+        assert program not in {"curl", "pg_isready"}, "python:slim has none"
+
+
+@pytest.mark.parametrize(("service", "command"), service_commands())
+def test_modules_and_paths_of_commands_exist(service: str, command: list[str]) -> None:
+    for position, word in enumerate(command):
+        if command[0] == "python" and word == "-m":
+            assert importlib.util.find_spec(command[position + 1]), command
+        elif command[0] == "python" and word == "-c":
+            compile(command[position + 1], "healthcheck", "exec")
+        elif command[0] == "gunicorn" and word == "-c":
+            assert (PROJECT / command[position + 1]).is_file()
+        elif command[0] == "gunicorn" and ":" in word:
+            module, _, factory = word.partition(":")
+            assert callable(getattr(importlib.import_module(module), factory.removesuffix("()")))
+
+
+def test_airflow_knows_its_commands(tmp_path: Path) -> None:
+    asked = [command[1:] for _, command in service_commands() if command[0] == "airflow"]
+    assert len(asked) == 6
+    script = (
+        "import json, sys\n"
+        "from airflow.cli import cli_parser\n"
+        "parser = cli_parser.get_parser()\n"
+        "for arguments in json.loads(sys.argv[1]): assert parser.parse_args(arguments).func\n"
+    )
+    # In a process of its own: Airflow writes files into its home when it is imported, and takes over the logging.
+    environment = {"PATH": os.environ["PATH"], "AIRFLOW_HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", script, json.dumps(asked)], env=environment, check=True)
+
+
+@pytest.mark.parametrize(
+    "arguments", [command[1:] for _, command in service_commands() if command[0] == "keyserver"], ids=" ".join
+)
+def test_the_command_line_knows_its_commands(arguments: list[str]) -> None:
+    app = importlib.import_module("keyserver.cli").app
+    help_of = [word for word in arguments if word != "--help"]
+    assert CliRunner().invoke(app, [*help_of, "--help"]).exit_code == 0
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_variables_are_known(service: str) -> None:
+    environment = {**dockerfile_environment(), **environments()[service]} if service in OURS else {}
+    ours = {name: value for name, value in environment.items() if name.startswith("KEYSERVER_")}
+    # It refuses a name that it does not know; values stand for what the operator fills in.
+    Settings.from_environment({name: "60" if name.endswith("_MINUTES") else value for name, value in ours.items()})
+    for name in environment:
+        if name.startswith("AIRFLOW__"):
+            _, section, option = name.split("__")
+            assert option.lower() in AIRFLOW_OPTIONS[section.lower()]["options"], name
+        else:
+            assert name in {
+                "AIRFLOW_HOME", "AIRFLOW_LOGINS", "GX_ANALYTICS_ENABLED", "PYTHONPATH", "PYTHONUNBUFFERED",
+                "PYTHONDONTWRITEBYTECODE", "PIP_NO_CACHE_DIR", "PIP_DISABLE_PIP_VERSION_CHECK",
+            } or name.startswith(("AIRFLOW_CONN_KEYSERVER_", "KEYSERVER_"))  # fmt: skip
+
+
+def test_the_image_sets_what_its_files_are_found_by() -> None:
+    environment = dockerfile_environment()
+    named = [*environment["PYTHONPATH"].split(":"), environment["AIRFLOW__CORE__DAGS_FOLDER"]]
+    named.append(environment["AIRFLOW__CORE__PLUGINS_FOLDER"])
+    for path in named:
+        assert path.startswith(IMAGE_PROJECT)
+        assert (PROJECT / path.removeprefix(IMAGE_PROJECT).removeprefix("/")).is_dir()
+
+
+def test_copied_and_mounted_files_exist() -> None:
+    for step, rest in dockerfile_steps():
+        if step == "COPY":
+            *sources, _ = rest.split()
+            for source in sources:
+                assert (PROJECT / source).exists(), source
+    for service in SERVICES.values():
+        assert (PROJECT / service.get("env_file", FILE.name)).is_file()
+        for volume in service.get("volumes", []):
+            if volume.startswith("./"):
+                assert (PROJECT / volume.split(":")[0]).is_file()
+            elif not volume.startswith("${"):
+                assert volume.split(":")[0] in COMPOSE["volumes"]
+    assert (PROJECT / COMPOSE["services"]["api"]["build"]["dockerfile"]).samefile(DOCKERFILE)
+
+
+def test_the_builder_is_sent_what_is_copied_and_no_secret() -> None:
+    lines = DOCKERFILE.with_name("Dockerfile.dockerignore").read_text().splitlines()
+    rules = [line for line in lines if line and not line.startswith("#")]
+    assert rules[0] == "*"
+    copied = {name for step, rest in dockerfile_steps() if step == "COPY" for name in rest.split()[:-1]}
+    assert {rule.removeprefix("!") for rule in rules if rule.startswith("!")} == copied | {"deploy/airflow.env"}
+
+
+def test_dockerfile_commands_exist() -> None:
+    steps = dockerfile_steps()
+    for step, rest in steps:
+        if step == "RUN":
+            for command in commands(["sh", "-c", rest]):
+                assert command[0] in IMAGE_COMMANDS
+    assert [rest for step, rest in steps if step == "USER"] == ["keyserver"], "it does not run as root"
+    assert "--require-hashes" in DOCKERFILE.read_text()
+
+
+def test_the_image_s_python_is_the_one_that_requirements_are_compiled_for() -> None:
+    assert ("FROM", "python:3.11-slim") in dockerfile_steps()
+    assert "--python-version 3.11" in (PROJECT / "Makefile").read_text()
+
+
+def test_every_secret_comes_from_the_environment_and_has_no_default() -> None:
+    for service, environment in environments().items():
+        for name, value in environment.items():
+            hidden = re.search(r"PASSWORD|SECRET|FERNET_KEY|LOGINS|DATABASE_URL|CONN$|PIPELINE$|REWRITER$", name)
+            if hidden and not name.endswith("PASSWORDS_FILE"):
+                assert re.search(r"\$\{\w+:\?[^}]+\}", value), (service, name)
+                assert not re.search(r"\$\{\w+:?-", value), (service, name)
+
+
+def test_the_example_environment_names_all_variables_and_holds_no_secret() -> None:
+    lines = (PROJECT / "deploy" / "compose.env.example").read_text().splitlines()
+    example = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    text = FILE.read_text()
+    assert set(re.findall(r"\$\{(\w+)", text)) == example.keys()
+    required = set(re.findall(r"\$\{(\w+):\?", text))
+    assert {name for name, value in example.items() if not value} == required
+
+
+def test_each_service_has_only_what_its_work_needs() -> None:
+    ours = {
+        name: {variable for variable in environment if re.match(r"KEYSERVER_|AIRFLOW_CONN_", variable)}
+        for name, environment in environments().items()
+    }
+    assert ours["api"] == {"KEYSERVER_API_DATABASE_URL", "KEYSERVER_API_BIND"}
+    for name in ("proxy", "cdn", "postgres", "airflow-apiserver", "airflow-dag-processor", "airflow-triggerer"):
+        assert ours[name] == set(), name
+    holders = {name for name, service in SERVICES.items() if any("signer:" in v for v in service.get("volumes", []))}
+    assert holders == {"migrate", "airflow-scheduler", "cli"}
+    assert [name for name, variables in ours.items() if "KEYSERVER_ADMIN_DATABASE_URL" in variables] == ["migrate"]
+    assert [n for n, variables in ours.items() if "AIRFLOW_CONN_KEYSERVER_SIGNER" in variables] == ["airflow-scheduler"]
+
+
+def test_connections_are_json_with_the_fields_of_airflow() -> None:
+    for name, value in environments()["airflow-scheduler"].items():
+        if name.startswith("AIRFLOW_CONN_"):
+            connection = json.loads(value)
+            assert connection["conn_type"] == ("generic" if "url" in connection.get("extra", {}) else "postgres")
+
+
+def test_the_api_is_reached_through_the_proxy_alone() -> None:
+    assert "ports" not in SERVICES["api"]
+    assert "ports" not in SERVICES["postgres"]
+    proxy = (PROJECT / "deploy" / "images" / "nginx-api.conf").read_text()
+    assert f"http://api:{SERVICES['api']['environment']['KEYSERVER_API_BIND'].rpartition(':')[2]}" in proxy
+    for name, port in (("proxy", "8443"), ("cdn", "8011")):
+        mounted = next(v.split(":")[0] for v in SERVICES[name]["volumes"] if "nginx-" in v)
+        assert re.search(rf"listen {port}\b", (PROJECT / mounted).read_text())
+        assert SERVICES[name]["ports"][0].endswith(f":{port}")
+    assert "access_log off" in proxy
