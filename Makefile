@@ -7,7 +7,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 UV_VERSION := $(shell sed -n 's/^uv==\([^ ]*\).*/\1/p' requirements.txt)
 
-.PHONY: help demo test test-fast up status down lint format lock clean
+.PHONY: help demo test test-fast up status down lint format lock schema clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ format: $(STAMP) ## put all files into the common style
 lock: $(STAMP) ## compile requirements.in to requirements.txt, with hashes
 	@$(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
 		--custom-compile-command "make lock" requirements.in -o requirements.txt
+
+schema: $(STAMP) ## write sql/schema.sql anew, after a migration was added
+	@$(BIN)/python -m deploy.schema
 
 clean: ## remove the environment and caches (the state in .keyserver stays)
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache include/*.egg-info

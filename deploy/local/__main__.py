@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from deploy.local import processes
+from deploy.local.development import Development
 from deploy.local.stack import Stack
 from keyserver.errors import KeyserverError
 
@@ -24,6 +26,10 @@ def up() -> None:
         console.print("It is already running.")
     else:
         stack.start(lambda step: console.print(f"[dim]·[/] {step}"))
+        console.print("[dim]·[/] declaring a made-up health authority")
+        development = Development(stack)
+        development.declare(datetime.now(UTC))
+        console.print(f"Its configuration, its keys and the phones' settings are in {development.folder}.")
     console.print(_addresses(stack))
     console.print("`make status` looks at it, `make down` stops it.")
 

@@ -43,7 +43,7 @@ def client(url: str, user: str, password: str) -> httpx.Client:
 def unhealthy(url: str, since: datetime) -> list[str]:
     """Return what is not healthy, a phrase each, by heartbeats after ``since``: earlier ones were an earlier run's."""
     try:
-        health = httpx.get(f"{url}/api/v2/monitor/health", timeout=5.0, trust_env=False).raise_for_status().json()
+        health = httpx.get(f"{url}/api/v2/monitor/health", timeout=10.0, trust_env=False).raise_for_status().json()
     except (httpx.HTTPError, ValueError) as error:
         return [f"Airflow's API does not answer ({type(error).__name__})"]
     problems = []

@@ -68,7 +68,7 @@ class Development:
         return Issuer(private_key, kid=KID, issuer=region.issuer, audience=AUDIENCE)
 
     def phone_settings(self, region: Region) -> Path:
-        """Return what `keyserver device` needs to know to act as a phone of a region."""
+        """Return the settings with which `keyserver device` acts as a phone of a region."""
         return self.folder / f"phone-{region.name}.json"
 
     def declare(self, now: datetime) -> None:

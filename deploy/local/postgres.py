@@ -80,8 +80,8 @@ def server(folder: Path, settings: Mapping[str, str] | None = None) -> Server:
                     raise ConfigurationError("\n".join([slow, *errors])) from error
         time.sleep(0.5)
     sockets = Path(started.get_postmaster_info().socket_dir)
-    if sockets != folder and os.geteuid() == 0:
-        # The data folder's path was too long for a socket. The package's other place is open to everybody: close it.
+    if sockets != folder:
+        # The data folder's path was too long for a socket. Others may enter the place that the package took: close it.
         owner = folder.stat()
         os.chown(sockets, owner.st_uid, owner.st_gid)
         sockets.chmod(0o700)

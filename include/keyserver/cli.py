@@ -15,13 +15,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from keyserver.errors import ConfigurationError, KeyserverError, RemoteError
 
 if TYPE_CHECKING:
+    from keyserver.device.exportreader import ExportFile
     from keyserver.runtime import Runtime
     from keyserver.settings import Settings
 
@@ -39,6 +40,8 @@ keys = _group("Keep the keys that sign released files.")
 app.add_typer(database, name="database")
 app.add_typer(configuration, name="configuration")
 app.add_typer(keys, name="keys")
+device = _group("Act as a phone: upload, follow an index, verify a file.")
+app.add_typer(device, name="device")
 
 
 def main() -> None:
@@ -120,6 +123,81 @@ def keys_generate(
     except OSError as error:
         raise ConfigurationError(f"{public} cannot be written: {error.strerror}") from error
     typer.echo(f"Signing key {name} is made; its public key is in {public}.")
+
+
+@device.command("upload")
+def device_upload(
+    phone: Annotated[Path, typer.Argument(help="The phone's settings, JSON.")],
+    *,
+    days: Annotated[int, typer.Option(min=1, max=14, help="How many days' keys it has.")] = 14,
+    report_type: Annotated[
+        Literal["confirmed", "likely", "user-report"], typer.Option(help="What the certificate says.")
+    ] = "confirmed",
+) -> None:
+    """Upload the keys of a new phone that was on until yesterday, with a development certificate."""
+    from datetime import UTC, datetime, timedelta
+    from functools import partial
+
+    from keyserver.device.phone import Phone
+    from keyserver.device.settings import PhoneSettings
+
+    settings = PhoneSettings.load(phone)
+    now = datetime.now(UTC)
+    simulated = Phone(settings.trusted())
+    simulated.carry(now - timedelta(days=days), now - timedelta(days=1))
+    certify = partial(settings.open_issuer().certify, report_type=report_type, now=now)
+    answer = simulated.upload(settings.api_url, simulated.publish_request(now, settings.app, certify))
+    said = f": {answer.code}, {answer.error}" if answer.code else ""
+    typer.echo(f"The server answered {answer.status}{said}. It took {answer.inserted} new keys.")
+    for warning in answer.warnings:
+        typer.echo(f"It warned: {warning}")
+    if answer.code:
+        raise typer.Exit(1)
+
+
+@device.command("check")
+def device_check(phone: Annotated[Path, typer.Argument(help="The phone's settings, JSON.")]) -> None:
+    """Follow the index to its end and verify every file as a phone does; one line a file."""
+    from keyserver.device import client, exportreader
+    from keyserver.device.settings import PhoneSettings
+
+    settings = PhoneSettings.load(phone)
+    trusted = settings.trusted()
+    lines = client.fetch_index(settings.index_url)
+    for line in lines:
+        data = client.fetch_file(settings.base_url, line)
+        typer.echo(f"{settings.base_url}{line}: {_facts(data, exportreader.verify(data, trusted))}")
+    typer.echo(f"{len(lines)} files, each with a signature that verifies.")
+
+
+@device.command("verify")
+def device_verify(
+    file: Path,
+    *,
+    public_key: Annotated[Path, typer.Option(help="The export signing key's public half, in PEM.")],
+    key_id: Annotated[str, typer.Option(help="Its key id, as the file names it.")],
+    key_version: Annotated[str, typer.Option(help="Its key version, as the file names it.")] = "v1",
+) -> None:
+    """Verify one released file by the acceptance rules of both phone platforms."""
+    from keyserver.device import exportreader
+    from keyserver.device.settings import load_trusted_key
+
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"{file} cannot be read: {error.strerror}") from error
+    read = exportreader.verify(data, {(key_id, key_version): load_trusted_key(public_key)})
+    typer.echo(f"{file}: {_facts(data, read)}. Its signature verifies.")
+
+
+def _facts(data: bytes, read: ExportFile) -> str:
+    import hashlib
+
+    span = f"{read.start:%Y-%m-%dT%H:%M:%SZ} to {read.end:%Y-%m-%dT%H:%M:%SZ}"
+    return (
+        f"{read.region}, {span}, {len(read.keys)} keys, {len(read.revised_keys)} revised,"
+        f" SHA-256 {hashlib.sha256(data).hexdigest()}"
+    )
 
 
 def _settings() -> Settings:

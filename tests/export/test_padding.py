@@ -131,6 +131,18 @@ def test_feeds_that_overlap_all_reach_their_targets_and_see_the_same_rows(author
         assert released(authority, feed, synthetic=True) == covered
 
 
+def test_a_feed_that_got_its_first_keys_from_anothers_padding_is_padded_too(authority):
+    """In a later round: a batch of a handful of keys, all synthetic, would tell that nobody real is in it."""
+    add_app(authority, "norway", "NO")
+    add_app(authority, "sweden", "SE")
+    north = authority.add_feed("north", padding_minimum=100)
+    authority.add_feed("west", input_regions=["NO", "SE"], padding_minimum=60)
+    authority.add_keys(1, regions=("SE",))
+    close(authority)
+    assert released(authority, north, synthetic=False) == set()
+    assert len(released(authority, north)) >= 100
+
+
 def test_users_carry_the_regions_of_authorised_apps(authority):
     add_app(authority, "norway", "NO")
     add_app(authority, "border", "NO", "SE")

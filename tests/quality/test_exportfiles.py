@@ -187,8 +187,8 @@ FAILING: list[tuple[str, Callable[[Staging], None], str, str]] = [
     ),
     (
         "keys are young enough to match",
-        set_metadata(rolling_start=int(FACTS.cutoff.timestamp()) // 600 - 1),
-        "an end after 2026-02-14 12:00:00 UTC",
+        set_metadata(rolling_start=int(FACTS.cutoff.timestamp()) // 600 - 2),
+        "an end at or after 2026-02-14 12:00:00 UTC",
         "2 of 6 keys otherwise",
     ),
     ("keys are in order", keys_out_of_order, "by metadata, then key", "2 of 6 keys otherwise"),
@@ -228,12 +228,12 @@ def test_what_an_expectation_refuses(name, spoil, expected, found):
     "spoil",
     [
         set_metadata(rolling_start=int(END.timestamp()) // 600 - 13),
-        set_metadata(rolling_start=int(FACTS.cutoff.timestamp()) // 600),
+        set_metadata(rolling_start=int(FACTS.cutoff.timestamp()) // 600 - 1),
         set_metadata(transmission_risk=8, days_since_onset=14, report_type=3, rolling_period=144),
         set_metadata(days_since_onset=-14, rolling_period=1),
         set_facts(max_keys=4),
     ],
-    ids=["ended two hours before", "ended just after the cutoff", "highest values", "lowest values", "a full file"],
+    ids=["ended two hours before", "ended at the cutoff", "highest values", "lowest values", "a full file"],
 )
 def test_what_is_just_allowed_passes(spoil):
     staging = good()

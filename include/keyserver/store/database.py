@@ -24,6 +24,8 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 # the server, lack of resources, cancelled or refused by an operator, trouble of the host.
 _HEALED_BY_RETRY = ("08", "25", "40", "53", "55", "57", "58")
 
+_OUT_OF_REACH = "the database cannot be reached: is its URL right, and does the server run?"
+
 
 def queries(aggregate: str) -> Any:
     """Load the named statements of one aggregate, sql/queries/<aggregate>.sql."""
@@ -37,11 +39,15 @@ def remote_errors() -> Iterator[None]:
         yield
     except psycopg.Error as error:
         state = error.sqlstate or ""
+        if not state and isinstance(error, psycopg.OperationalError):
+            raise RemoteError(_OUT_OF_REACH) from error
         if isinstance(error, psycopg.OperationalError) or state[:2] in _HEALED_BY_RETRY or not state:
             raise RemoteError(f"the database did not answer as it should (SQLSTATE {state or 'none'})") from error
         raise
     except sqlalchemy.exc.TimeoutError as error:
         raise RemoteError("no connection to the database was free in time") from error
+    except sqlalchemy.exc.OperationalError as error:
+        raise RemoteError(_OUT_OF_REACH) from error
 
 
 class Database:
@@ -74,7 +80,7 @@ class Database:
     def connection(self) -> Iterator[Connection]:
         """Lend a connection in autocommit; what a retry can heal comes out as `RemoteError`."""
         with remote_errors():
-            lent = self._borrow()
+            lent = self._engine.raw_connection()
             try:
                 connection = cast("Connection", lent.driver_connection)
                 yield connection
@@ -85,12 +91,6 @@ class Database:
                 if connection.closed or connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
                     lent.invalidate()
                 lent.close()
-
-    def _borrow(self) -> sqlalchemy.PoolProxiedConnection:
-        try:
-            return self._engine.raw_connection()
-        except sqlalchemy.exc.DBAPIError as error:
-            raise (error.orig if isinstance(error.orig, psycopg.Error) else error) from error
 
     @contextmanager
     def transaction(self, isolation: str = "READ COMMITTED") -> Iterator[Connection]:
@@ -156,7 +156,7 @@ def migrate(url: str, width_minutes: int) -> None:
     from alembic.config import Config  # noqa: PLC0415
 
     engine = sqlalchemy.create_engine(
-        "postgresql+psycopg://", creator=lambda: psycopg.connect(url), use_native_hstore=False
+        "postgresql+psycopg://", creator=lambda: psycopg.connect(url, connect_timeout=5), use_native_hstore=False
     )
     try:
         with remote_errors(), engine.connect() as connection:

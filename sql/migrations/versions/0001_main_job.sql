@@ -216,7 +216,7 @@ BEGIN ATOMIC
                WHEN exposure.regions && batch.exclude_regions THEN 'excluded_region'
                WHEN batch.travelers = 'exclude' AND exposure.traveler THEN 'traveler'
                WHEN state.revised AND exposure.revised_report_type = 'negative' THEN 'revoked'
-               WHEN to_timestamp((exposure.interval_number + exposure.interval_count) * 600::bigint) <= batch.cutoff
+               WHEN to_timestamp((exposure.interval_number + exposure.interval_count) * 600::bigint) < batch.cutoff
                    THEN 'expired'
                ELSE 'released'
            END
@@ -355,7 +355,14 @@ GRANT INSERT ON exposure, closed_window, batch, batch_signing_key, file, signatu
 GRANT UPDATE (closed_through) ON release_clock TO keyserver_pipeline;
 GRANT UPDATE (status, counts, problem, failed_runs, claimed_by, claim_renewed_at) ON batch TO keyserver_pipeline;
 GRANT UPDATE (name, zip_sha256, zip_bytes, compressor, status, release_no, released_at) ON file TO keyserver_pipeline;
-GRANT INSERT, UPDATE ON health_authority, health_authority_key, authorised_app, signing_key, feed
+-- What is declared under a name stays what it was: a key, a feed's folder. Their other settings may change.
+GRANT INSERT ON health_authority, health_authority_key, authorised_app, signing_key, feed TO keyserver_pipeline;
+GRANT UPDATE (audience, name) ON health_authority TO keyserver_pipeline;
+GRANT UPDATE (valid_from, valid_thru) ON health_authority_key TO keyserver_pipeline;
+GRANT UPDATE (regions) ON authorised_app TO keyserver_pipeline;
+GRANT UPDATE (active_from, active_thru) ON signing_key TO keyserver_pipeline;
+GRANT UPDATE (output_region, input_regions, exclude_regions, travelers, period_minutes, active_from, active_thru,
+              max_keys, padding_minimum, padding_spread, development, paused, last_release_no, index_sha256) ON feed
     TO keyserver_pipeline;
 GRANT INSERT, DELETE ON authorised_app_authority, feed_signing_key TO keyserver_pipeline;
 GRANT DELETE ON authorised_app TO keyserver_pipeline;

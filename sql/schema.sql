@@ -1,0 +1,717 @@
+-- Written by `make schema` from sql/migrations: for reading only, nothing runs it.
+
+CREATE EXTENSION IF NOT EXISTS btree_gist WITH SCHEMA public;
+
+COMMENT ON EXTENSION btree_gist IS 'support for indexing common datatypes in GiST';
+
+CREATE TYPE public.report_type AS ENUM (
+    'confirmed',
+    'likely',
+    'user-report',
+    'negative'
+);
+
+CREATE FUNCTION public.audit_append(events jsonb[]) RETURNS SETOF bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+DECLARE
+    event jsonb;
+    head record;
+    next_seq bigint;
+    moment timestamptz;
+    bytes bytea;
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'audit events are appended in READ COMMITTED only';
+    END IF;
+    PERFORM pg_advisory_xact_lock(2, 0);
+    SELECT seq, hash INTO head FROM audit_event ORDER BY seq DESC LIMIT 1;
+    FOREACH event IN ARRAY events LOOP
+        IF (SELECT array_agg(name ORDER BY name) FROM jsonb_object_keys(event) AS name)
+           IS DISTINCT FROM ARRAY['actor', 'counts', 'dag', 'hashes', 'kind', 'map_index', 'run', 'subject', 'task', 'try'] THEN
+            RAISE EXCEPTION 'an audit event has other members than version 1 asks for';
+        END IF;
+        next_seq := coalesce(head.seq, 0) + 1;
+        moment := keyserver_now();
+        bytes := convert_to(canonical_json(event || jsonb_build_object(
+            'v', 1,
+            'seq', next_seq,
+            'at', to_char(moment AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+            'prev', encode(head.hash, 'hex'))), 'UTF8');
+        INSERT INTO audit_event (seq, at, kind, body, hash)
+        VALUES (next_seq, moment, event ->> 'kind', bytes, sha256(bytes))
+        RETURNING seq, hash INTO head;
+        RETURN NEXT next_seq;
+    END LOOP;
+END $$;
+
+CREATE TABLE public.batch (
+    id bigint NOT NULL,
+    feed_id bigint NOT NULL,
+    starts_at timestamp with time zone NOT NULL,
+    ends_at timestamp with time zone NOT NULL,
+    cutoff timestamp with time zone NOT NULL,
+    revisions_to timestamp with time zone NOT NULL,
+    replaces bigint,
+    root text NOT NULL,
+    output_region text NOT NULL,
+    input_regions text[] NOT NULL,
+    exclude_regions text[] NOT NULL,
+    travelers text NOT NULL,
+    max_keys integer NOT NULL,
+    status text DEFAULT 'planned'::text NOT NULL,
+    counts jsonb DEFAULT '{}'::jsonb NOT NULL,
+    problem text,
+    failed_runs text[] DEFAULT '{}'::text[] NOT NULL,
+    claimed_by text,
+    claim_renewed_at timestamp with time zone,
+    CONSTRAINT batch_check CHECK ((ends_at > starts_at)),
+    CONSTRAINT batch_check1 CHECK ((revisions_to >= ends_at)),
+    CONSTRAINT batch_check2 CHECK (((claimed_by IS NULL) = (claim_renewed_at IS NULL))),
+    CONSTRAINT batch_check3 CHECK (((status = 'held'::text) <= (problem IS NOT NULL))),
+    CONSTRAINT batch_max_keys_check CHECK ((max_keys > 0)),
+    CONSTRAINT batch_status_check CHECK ((status = ANY (ARRAY['planned'::text, 'built'::text, 'checked'::text, 'signed'::text, 'verified'::text, 'released'::text, 'withdrawing'::text, 'withdrawn'::text, 'empty'::text, 'held'::text, 'rejected'::text, 'replaced'::text])))
+);
+
+CREATE TABLE public.exposure (
+    exposure_key bytea NOT NULL,
+    interval_number integer NOT NULL,
+    interval_count smallint NOT NULL,
+    transmission_risk smallint NOT NULL,
+    days_since_onset smallint,
+    report_type public.report_type,
+    traveler boolean NOT NULL,
+    regions text[] NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    synthetic boolean DEFAULT false NOT NULL,
+    app_name text,
+    health_authority_id bigint,
+    revised_at timestamp with time zone,
+    revised_report_type public.report_type,
+    revised_transmission_risk smallint,
+    revised_days_since_onset smallint,
+    revised_authority_id bigint,
+    CONSTRAINT exposure_check CHECK ((revised_at >= created_at)),
+    CONSTRAINT exposure_check1 CHECK (((revised_at IS NULL) = (revised_report_type IS NULL))),
+    CONSTRAINT exposure_check2 CHECK (((revised_at IS NULL) = (revised_transmission_risk IS NULL))),
+    CONSTRAINT exposure_check3 CHECK (((revised_at IS NOT NULL) OR ((revised_days_since_onset IS NULL) AND (revised_authority_id IS NULL)))),
+    CONSTRAINT exposure_check4 CHECK (((NOT synthetic) OR ((revised_at IS NULL) AND (app_name IS NULL) AND (health_authority_id IS NULL)))),
+    CONSTRAINT exposure_days_since_onset_check CHECK (((days_since_onset >= '-14'::integer) AND (days_since_onset <= 14))),
+    CONSTRAINT exposure_exposure_key_check CHECK ((octet_length(exposure_key) = 16)),
+    CONSTRAINT exposure_interval_count_check CHECK (((interval_count >= 1) AND (interval_count <= 144))),
+    CONSTRAINT exposure_interval_number_check CHECK ((interval_number >= 0)),
+    CONSTRAINT exposure_regions_check CHECK ((cardinality(regions) > 0)),
+    CONSTRAINT exposure_report_type_check CHECK ((report_type <> 'negative'::public.report_type)),
+    CONSTRAINT exposure_revised_days_since_onset_check CHECK (((revised_days_since_onset >= '-14'::integer) AND (revised_days_since_onset <= 14))),
+    CONSTRAINT exposure_revised_transmission_risk_check CHECK (((revised_transmission_risk >= 0) AND (revised_transmission_risk <= 8))),
+    CONSTRAINT exposure_transmission_risk_check CHECK (((transmission_risk >= 0) AND (transmission_risk <= 8)))
+);
+
+CREATE FUNCTION public.batch_rows(wanted_batch bigint) RETURNS TABLE(exposure_key bytea, report_type public.report_type, transmission_risk smallint, days_since_onset smallint, interval_number integer, interval_count smallint, synthetic boolean, fate text)
+    LANGUAGE sql STABLE
+    BEGIN ATOMIC
+ SELECT exposure.exposure_key,
+         CASE
+             WHEN state.revised THEN exposure.revised_report_type
+             ELSE exposure.report_type
+         END AS report_type,
+         CASE
+             WHEN state.revised THEN exposure.revised_transmission_risk
+             ELSE exposure.transmission_risk
+         END AS transmission_risk,
+         CASE
+             WHEN state.revised THEN exposure.revised_days_since_onset
+             ELSE exposure.days_since_onset
+         END AS days_since_onset,
+     exposure.interval_number,
+     exposure.interval_count,
+     exposure.synthetic,
+         CASE
+             WHEN (NOT ((exposure.regions && batch.input_regions) OR ((batch.travelers = 'include'::text) AND exposure.traveler))) THEN 'other_region'::text
+             WHEN (exposure.regions && batch.exclude_regions) THEN 'excluded_region'::text
+             WHEN ((batch.travelers = 'exclude'::text) AND exposure.traveler) THEN 'traveler'::text
+             WHEN (state.revised AND (exposure.revised_report_type = 'negative'::public.report_type)) THEN 'revoked'::text
+             WHEN (to_timestamp((((exposure.interval_number + exposure.interval_count) * (600)::bigint))::double precision) < batch.cutoff) THEN 'expired'::text
+             ELSE 'released'::text
+         END AS "case"
+    FROM ((public.batch
+      JOIN public.exposure ON (((exposure.created_at >= batch.starts_at) AND (exposure.created_at < batch.ends_at))))
+      CROSS JOIN LATERAL ( SELECT COALESCE((exposure.revised_at < batch.revisions_to), false) AS revised) state)
+   WHERE (batch.id = batch_rows.wanted_batch);
+END;
+
+CREATE FUNCTION public.canonical_json(value jsonb) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE STRICT
+    AS $_$
+BEGIN
+    CASE jsonb_typeof(value)
+        WHEN 'object' THEN
+            IF EXISTS (SELECT FROM jsonb_object_keys(value) AS name WHERE name !~ '^[ -~]*$') THEN
+                RAISE EXCEPTION 'a name in an audit event is not ASCII';
+            END IF;
+            RETURN (SELECT '{' || coalesce(string_agg(to_json(name)::text || ':' || canonical_json(member), ','
+                                                      ORDER BY name COLLATE "C"), '') || '}'
+                      FROM jsonb_each(value) AS members (name, member));
+        WHEN 'array' THEN
+            RETURN (SELECT '[' || coalesce(string_agg(canonical_json(element), ',' ORDER BY place), '') || ']'
+                      FROM jsonb_array_elements(value) WITH ORDINALITY AS elements (element, place));
+        WHEN 'string' THEN
+            RETURN to_json(value #>> '{}')::text;
+        WHEN 'number' THEN
+            IF value::numeric <> trunc(value::numeric) OR abs(value::numeric) > 9007199254740991 THEN
+                RAISE EXCEPTION 'a number in an audit event is not whole or too large';
+            END IF;
+            RETURN trunc(value::numeric)::text;
+        ELSE
+            RETURN value::text;
+    END CASE;
+END $_$;
+
+CREATE FUNCTION public.keyserver_now() RETURNS timestamp with time zone
+    LANGUAGE sql
+    RETURN clock_timestamp();
+
+CREATE FUNCTION public.refuse_change_of_history() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    RAISE EXCEPTION 'audit events are never changed or removed' USING ERRCODE = 'insufficient_privilege';
+END $$;
+
+CREATE FUNCTION public.refuse_closed_window() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    through timestamptz;
+BEGIN
+    IF current_user = 'keyserver_rewriter' THEN
+        RETURN NULL;
+    END IF;
+    SELECT closed_through INTO through FROM release_clock;
+    IF TG_OP = 'INSERT' AND EXISTS (SELECT FROM changed WHERE created_at < through)
+       OR EXISTS (SELECT FROM changed WHERE revised_at < through AND TG_OP = 'UPDATE') THEN
+        RAISE EXCEPTION 'a window that ends at or before % is closed', through
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'closed_window';
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE FUNCTION public.window_lock(window_start timestamp with time zone) RETURNS integer
+    LANGUAGE sql IMMUTABLE
+    RETURN ((EXTRACT(epoch FROM window_start) / (60)::numeric))::integer;
+
+CREATE FUNCTION public.window_start(moment timestamp with time zone, width_minutes integer) RETURNS timestamp with time zone
+    LANGUAGE sql IMMUTABLE
+    RETURN date_bin(make_interval(mins => width_minutes), moment, '1970-01-01 00:00:00+00'::timestamp with time zone);
+
+CREATE TABLE public.alembic_version (
+    version_num character varying(32) NOT NULL
+);
+
+CREATE TABLE public.audit_event (
+    seq bigint NOT NULL,
+    at timestamp with time zone NOT NULL,
+    kind text NOT NULL,
+    body bytea NOT NULL,
+    hash bytea NOT NULL,
+    CONSTRAINT audit_event_check CHECK ((hash = sha256(body))),
+    CONSTRAINT audit_event_seq_check CHECK ((seq > 0))
+);
+
+CREATE TABLE public.authorised_app (
+    name text NOT NULL,
+    regions text[] NOT NULL,
+    CONSTRAINT authorised_app_name_check CHECK (((name <> ''::text) AND (name = lower(name)))),
+    CONSTRAINT authorised_app_regions_check CHECK ((cardinality(regions) > 0))
+);
+
+CREATE TABLE public.authorised_app_authority (
+    app_name text NOT NULL,
+    health_authority_id bigint NOT NULL
+);
+
+ALTER TABLE public.batch ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.batch_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE public.batch_signing_key (
+    batch_id bigint NOT NULL,
+    "position" smallint NOT NULL,
+    signing_key_id bigint NOT NULL,
+    CONSTRAINT batch_signing_key_position_check CHECK ((("position" >= 1) AND ("position" <= 10)))
+);
+
+CREATE TABLE public.closed_window (
+    starts_at timestamp with time zone NOT NULL,
+    ends_at timestamp with time zone NOT NULL,
+    keys integer NOT NULL,
+    synthetic_keys integer NOT NULL,
+    revisions integer NOT NULL,
+    closed_at timestamp with time zone NOT NULL,
+    CONSTRAINT closed_window_check CHECK ((ends_at > starts_at)),
+    CONSTRAINT closed_window_check1 CHECK (((synthetic_keys >= 0) AND (synthetic_keys <= keys))),
+    CONSTRAINT closed_window_keys_check CHECK ((keys >= 0)),
+    CONSTRAINT closed_window_revisions_check CHECK ((revisions >= 0))
+);
+
+CREATE TABLE public.feed (
+    id bigint NOT NULL,
+    name text NOT NULL,
+    root text NOT NULL,
+    output_region text NOT NULL,
+    input_regions text[] NOT NULL,
+    exclude_regions text[] DEFAULT '{}'::text[] NOT NULL,
+    travelers text NOT NULL,
+    period_minutes integer NOT NULL,
+    active_from timestamp with time zone NOT NULL,
+    active_thru timestamp with time zone,
+    max_keys integer NOT NULL,
+    padding_minimum integer NOT NULL,
+    padding_spread integer NOT NULL,
+    development boolean NOT NULL,
+    paused boolean NOT NULL,
+    last_release_no bigint DEFAULT 0 NOT NULL,
+    index_sha256 bytea,
+    CONSTRAINT feed_check CHECK ((active_thru > active_from)),
+    CONSTRAINT feed_index_sha256_check CHECK ((octet_length(index_sha256) = 32)),
+    CONSTRAINT feed_input_regions_check CHECK ((cardinality(input_regions) > 0)),
+    CONSTRAINT feed_max_keys_check CHECK ((max_keys > 0)),
+    CONSTRAINT feed_name_check CHECK ((name ~ '^[a-z0-9][a-z0-9-]*$'::text)),
+    CONSTRAINT feed_output_region_check CHECK ((output_region <> ''::text)),
+    CONSTRAINT feed_padding_minimum_check CHECK ((padding_minimum >= 0)),
+    CONSTRAINT feed_padding_spread_check CHECK ((padding_spread >= 0)),
+    CONSTRAINT feed_period_minutes_check CHECK (((period_minutes > 0) AND ((1440 % period_minutes) = 0))),
+    CONSTRAINT feed_root_check CHECK ((root ~ '^[a-z0-9][a-z0-9-]*(/[a-z0-9][a-z0-9-]*)*$'::text)),
+    CONSTRAINT feed_travelers_check CHECK ((travelers = ANY (ARRAY['by-region'::text, 'include'::text, 'exclude'::text])))
+);
+
+ALTER TABLE public.feed ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.feed_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE public.feed_signing_key (
+    feed_id bigint NOT NULL,
+    signing_key_id bigint NOT NULL
+);
+
+CREATE TABLE public.file (
+    batch_id bigint NOT NULL,
+    number smallint NOT NULL,
+    starts_at timestamp with time zone NOT NULL,
+    ends_at timestamp with time zone NOT NULL,
+    keys integer NOT NULL,
+    revised_keys integer NOT NULL,
+    export_sha256 bytea NOT NULL,
+    name text,
+    zip_sha256 bytea,
+    zip_bytes integer,
+    compressor text,
+    status text DEFAULT 'staged'::text NOT NULL,
+    feed_id bigint NOT NULL,
+    release_no bigint,
+    released_at timestamp with time zone,
+    CONSTRAINT file_check CHECK (((name IS NULL) = (zip_sha256 IS NULL))),
+    CONSTRAINT file_check1 CHECK (((name IS NULL) = (zip_bytes IS NULL))),
+    CONSTRAINT file_check2 CHECK (((name IS NULL) = (compressor IS NULL))),
+    CONSTRAINT file_check3 CHECK (((release_no IS NULL) = (released_at IS NULL))),
+    CONSTRAINT file_check4 CHECK (((status = 'staged'::text) OR (release_no IS NOT NULL))),
+    CONSTRAINT file_export_sha256_check CHECK ((octet_length(export_sha256) = 32)),
+    CONSTRAINT file_keys_check CHECK ((keys >= 0)),
+    CONSTRAINT file_number_check CHECK ((number > 0)),
+    CONSTRAINT file_revised_keys_check CHECK ((revised_keys >= 0)),
+    CONSTRAINT file_status_check CHECK ((status = ANY (ARRAY['staged'::text, 'released'::text, 'withdrawing'::text, 'withdrawn'::text, 'expired'::text, 'deleted'::text]))),
+    CONSTRAINT file_zip_bytes_check CHECK ((zip_bytes > 0)),
+    CONSTRAINT file_zip_sha256_check CHECK ((octet_length(zip_sha256) = 32))
+);
+
+CREATE TABLE public.health_authority (
+    id bigint NOT NULL,
+    issuer text NOT NULL,
+    audience text NOT NULL,
+    name text NOT NULL,
+    CONSTRAINT health_authority_audience_check CHECK ((audience <> ''::text)),
+    CONSTRAINT health_authority_issuer_check CHECK ((issuer <> ''::text)),
+    CONSTRAINT health_authority_name_check CHECK ((name <> ''::text))
+);
+
+ALTER TABLE public.health_authority ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.health_authority_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE public.health_authority_key (
+    health_authority_id bigint NOT NULL,
+    kid text NOT NULL,
+    public_key text NOT NULL,
+    valid_from timestamp with time zone NOT NULL,
+    valid_thru timestamp with time zone,
+    CONSTRAINT health_authority_key_check CHECK ((valid_thru >= valid_from)),
+    CONSTRAINT health_authority_key_kid_check CHECK ((kid <> ''::text))
+);
+
+CREATE TABLE public.release_clock (
+    only_row boolean DEFAULT true NOT NULL,
+    width_minutes integer NOT NULL,
+    closed_through timestamp with time zone NOT NULL,
+    rewritten_through timestamp with time zone NOT NULL,
+    settable boolean DEFAULT false NOT NULL,
+    CONSTRAINT release_clock_check CHECK ((rewritten_through <= closed_through)),
+    CONSTRAINT release_clock_only_row_check CHECK (only_row),
+    CONSTRAINT release_clock_width_minutes_check CHECK ((((width_minutes >= 1) AND (width_minutes <= 1440)) AND ((1440 % width_minutes) = 0)))
+);
+
+CREATE TABLE public.signature (
+    export_sha256 bytea NOT NULL,
+    signing_key_id bigint NOT NULL,
+    signature bytea NOT NULL,
+    CONSTRAINT signature_export_sha256_check CHECK ((octet_length(export_sha256) = 32))
+);
+
+CREATE TABLE public.signing_key (
+    id bigint NOT NULL,
+    name text NOT NULL,
+    key_id text NOT NULL,
+    key_version text NOT NULL,
+    public_key text NOT NULL,
+    active_from timestamp with time zone NOT NULL,
+    active_thru timestamp with time zone,
+    CONSTRAINT signing_key_check CHECK ((active_thru >= active_from)),
+    CONSTRAINT signing_key_key_id_check CHECK ((key_id ~ '^[A-Za-z0-9_]+$'::text)),
+    CONSTRAINT signing_key_key_version_check CHECK ((key_version ~ '^[A-Za-z0-9_]+$'::text)),
+    CONSTRAINT signing_key_name_check CHECK ((name ~ '^[a-z0-9][a-z0-9_-]*$'::text))
+);
+
+ALTER TABLE public.signing_key ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.signing_key_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+ALTER TABLE ONLY public.alembic_version
+    ADD CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num);
+
+ALTER TABLE ONLY public.audit_event
+    ADD CONSTRAINT audit_event_hash_key UNIQUE (hash);
+
+ALTER TABLE ONLY public.audit_event
+    ADD CONSTRAINT audit_event_pkey PRIMARY KEY (seq);
+
+ALTER TABLE ONLY public.authorised_app_authority
+    ADD CONSTRAINT authorised_app_authority_pkey PRIMARY KEY (app_name, health_authority_id);
+
+ALTER TABLE ONLY public.authorised_app
+    ADD CONSTRAINT authorised_app_pkey PRIMARY KEY (name);
+
+ALTER TABLE ONLY public.batch
+    ADD CONSTRAINT batch_feed_id_tstzrange_excl EXCLUDE USING gist (feed_id WITH =, tstzrange(starts_at, ends_at) WITH &&) WHERE ((replaces IS NULL));
+
+ALTER TABLE ONLY public.batch
+    ADD CONSTRAINT batch_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.batch
+    ADD CONSTRAINT batch_replaces_key UNIQUE (replaces);
+
+ALTER TABLE ONLY public.batch_signing_key
+    ADD CONSTRAINT batch_signing_key_batch_id_signing_key_id_key UNIQUE (batch_id, signing_key_id);
+
+ALTER TABLE ONLY public.batch_signing_key
+    ADD CONSTRAINT batch_signing_key_pkey PRIMARY KEY (batch_id, "position");
+
+ALTER TABLE ONLY public.closed_window
+    ADD CONSTRAINT closed_window_pkey PRIMARY KEY (starts_at);
+
+ALTER TABLE ONLY public.exposure
+    ADD CONSTRAINT exposure_pkey PRIMARY KEY (exposure_key);
+
+ALTER TABLE ONLY public.feed
+    ADD CONSTRAINT feed_name_key UNIQUE (name);
+
+ALTER TABLE ONLY public.feed
+    ADD CONSTRAINT feed_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.feed
+    ADD CONSTRAINT feed_root_key UNIQUE (root);
+
+ALTER TABLE ONLY public.feed_signing_key
+    ADD CONSTRAINT feed_signing_key_pkey PRIMARY KEY (feed_id, signing_key_id);
+
+ALTER TABLE ONLY public.file
+    ADD CONSTRAINT file_feed_id_release_no_key UNIQUE (feed_id, release_no);
+
+ALTER TABLE ONLY public.file
+    ADD CONSTRAINT file_name_key UNIQUE (name);
+
+ALTER TABLE ONLY public.file
+    ADD CONSTRAINT file_pkey PRIMARY KEY (batch_id, number);
+
+ALTER TABLE ONLY public.health_authority
+    ADD CONSTRAINT health_authority_issuer_key UNIQUE (issuer);
+
+ALTER TABLE ONLY public.health_authority_key
+    ADD CONSTRAINT health_authority_key_pkey PRIMARY KEY (health_authority_id, kid);
+
+ALTER TABLE ONLY public.health_authority
+    ADD CONSTRAINT health_authority_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.release_clock
+    ADD CONSTRAINT release_clock_pkey PRIMARY KEY (only_row);
+
+ALTER TABLE ONLY public.signature
+    ADD CONSTRAINT signature_pkey PRIMARY KEY (export_sha256, signing_key_id);
+
+ALTER TABLE ONLY public.signing_key
+    ADD CONSTRAINT signing_key_key_id_key_version_key UNIQUE (key_id, key_version);
+
+ALTER TABLE ONLY public.signing_key
+    ADD CONSTRAINT signing_key_name_key UNIQUE (name);
+
+ALTER TABLE ONLY public.signing_key
+    ADD CONSTRAINT signing_key_pkey PRIMARY KEY (id);
+
+CREATE INDEX batch_due ON public.batch USING btree (feed_id, id) WHERE (status = ANY (ARRAY['planned'::text, 'built'::text, 'checked'::text, 'signed'::text, 'verified'::text]));
+
+CREATE INDEX exposure_created_at ON public.exposure USING btree (created_at);
+
+CREATE INDEX exposure_revised_at ON public.exposure USING btree (revised_at) WHERE (revised_at IS NOT NULL);
+
+CREATE TRIGGER audit_event_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON public.audit_event FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_change_of_history();
+
+CREATE TRIGGER refuse_closed_window_insert AFTER INSERT ON public.exposure REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_closed_window();
+
+CREATE TRIGGER refuse_closed_window_update AFTER UPDATE ON public.exposure REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_closed_window();
+
+ALTER TABLE ONLY public.authorised_app_authority
+    ADD CONSTRAINT authorised_app_authority_app_name_fkey FOREIGN KEY (app_name) REFERENCES public.authorised_app(name) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.authorised_app_authority
+    ADD CONSTRAINT authorised_app_authority_health_authority_id_fkey FOREIGN KEY (health_authority_id) REFERENCES public.health_authority(id);
+
+ALTER TABLE ONLY public.batch
+    ADD CONSTRAINT batch_feed_id_fkey FOREIGN KEY (feed_id) REFERENCES public.feed(id);
+
+ALTER TABLE ONLY public.batch
+    ADD CONSTRAINT batch_replaces_fkey FOREIGN KEY (replaces) REFERENCES public.batch(id);
+
+ALTER TABLE ONLY public.batch_signing_key
+    ADD CONSTRAINT batch_signing_key_batch_id_fkey FOREIGN KEY (batch_id) REFERENCES public.batch(id);
+
+ALTER TABLE ONLY public.batch_signing_key
+    ADD CONSTRAINT batch_signing_key_signing_key_id_fkey FOREIGN KEY (signing_key_id) REFERENCES public.signing_key(id);
+
+ALTER TABLE ONLY public.exposure
+    ADD CONSTRAINT exposure_health_authority_id_fkey FOREIGN KEY (health_authority_id) REFERENCES public.health_authority(id);
+
+ALTER TABLE ONLY public.exposure
+    ADD CONSTRAINT exposure_revised_authority_id_fkey FOREIGN KEY (revised_authority_id) REFERENCES public.health_authority(id);
+
+ALTER TABLE ONLY public.feed_signing_key
+    ADD CONSTRAINT feed_signing_key_feed_id_fkey FOREIGN KEY (feed_id) REFERENCES public.feed(id);
+
+ALTER TABLE ONLY public.feed_signing_key
+    ADD CONSTRAINT feed_signing_key_signing_key_id_fkey FOREIGN KEY (signing_key_id) REFERENCES public.signing_key(id);
+
+ALTER TABLE ONLY public.file
+    ADD CONSTRAINT file_batch_id_fkey FOREIGN KEY (batch_id) REFERENCES public.batch(id);
+
+ALTER TABLE ONLY public.file
+    ADD CONSTRAINT file_feed_id_fkey FOREIGN KEY (feed_id) REFERENCES public.feed(id);
+
+ALTER TABLE ONLY public.health_authority_key
+    ADD CONSTRAINT health_authority_key_health_authority_id_fkey FOREIGN KEY (health_authority_id) REFERENCES public.health_authority(id);
+
+ALTER TABLE ONLY public.signature
+    ADD CONSTRAINT signature_signing_key_id_fkey FOREIGN KEY (signing_key_id) REFERENCES public.signing_key(id);
+
+REVOKE USAGE ON SCHEMA public FROM PUBLIC;
+GRANT USAGE ON SCHEMA public TO keyserver_api;
+GRANT USAGE ON SCHEMA public TO keyserver_pipeline;
+GRANT USAGE ON SCHEMA public TO keyserver_rewriter;
+GRANT USAGE ON SCHEMA public TO keyserver_auditor;
+
+REVOKE ALL ON FUNCTION public.audit_append(events jsonb[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.audit_append(events jsonb[]) TO keyserver_pipeline;
+GRANT ALL ON FUNCTION public.audit_append(events jsonb[]) TO keyserver_rewriter;
+
+GRANT SELECT,INSERT ON TABLE public.batch TO keyserver_pipeline;
+GRANT SELECT ON TABLE public.batch TO keyserver_auditor;
+
+GRANT UPDATE(status) ON TABLE public.batch TO keyserver_pipeline;
+
+GRANT UPDATE(counts) ON TABLE public.batch TO keyserver_pipeline;
+
+GRANT UPDATE(problem) ON TABLE public.batch TO keyserver_pipeline;
+
+GRANT UPDATE(failed_runs) ON TABLE public.batch TO keyserver_pipeline;
+
+GRANT UPDATE(claimed_by) ON TABLE public.batch TO keyserver_pipeline;
+
+GRANT UPDATE(claim_renewed_at) ON TABLE public.batch TO keyserver_pipeline;
+
+GRANT SELECT,INSERT ON TABLE public.exposure TO keyserver_api;
+GRANT SELECT,INSERT ON TABLE public.exposure TO keyserver_pipeline;
+GRANT SELECT,INSERT,DELETE ON TABLE public.exposure TO keyserver_rewriter;
+
+GRANT SELECT(interval_number) ON TABLE public.exposure TO keyserver_auditor;
+
+GRANT SELECT(interval_count) ON TABLE public.exposure TO keyserver_auditor;
+
+GRANT SELECT(transmission_risk) ON TABLE public.exposure TO keyserver_auditor;
+
+GRANT SELECT(days_since_onset) ON TABLE public.exposure TO keyserver_auditor;
+
+GRANT SELECT(report_type) ON TABLE public.exposure TO keyserver_auditor;
+
+GRANT SELECT(traveler) ON TABLE public.exposure TO keyserver_auditor;
+
+GRANT SELECT(regions) ON TABLE public.exposure TO keyserver_auditor;
+
+GRANT SELECT(created_at) ON TABLE public.exposure TO keyserver_auditor;
+
+GRANT SELECT(synthetic) ON TABLE public.exposure TO keyserver_auditor;
+
+GRANT SELECT(app_name) ON TABLE public.exposure TO keyserver_auditor;
+
+GRANT SELECT(health_authority_id) ON TABLE public.exposure TO keyserver_auditor;
+
+GRANT UPDATE(revised_at) ON TABLE public.exposure TO keyserver_api;
+GRANT SELECT(revised_at) ON TABLE public.exposure TO keyserver_auditor;
+
+GRANT UPDATE(revised_report_type) ON TABLE public.exposure TO keyserver_api;
+GRANT SELECT(revised_report_type) ON TABLE public.exposure TO keyserver_auditor;
+
+GRANT UPDATE(revised_transmission_risk) ON TABLE public.exposure TO keyserver_api;
+GRANT SELECT(revised_transmission_risk) ON TABLE public.exposure TO keyserver_auditor;
+
+GRANT UPDATE(revised_days_since_onset) ON TABLE public.exposure TO keyserver_api;
+GRANT SELECT(revised_days_since_onset) ON TABLE public.exposure TO keyserver_auditor;
+
+GRANT UPDATE(revised_authority_id) ON TABLE public.exposure TO keyserver_api;
+GRANT SELECT(revised_authority_id) ON TABLE public.exposure TO keyserver_auditor;
+
+REVOKE ALL ON FUNCTION public.batch_rows(wanted_batch bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.batch_rows(wanted_batch bigint) TO keyserver_pipeline;
+
+GRANT SELECT ON TABLE public.alembic_version TO keyserver_pipeline;
+
+GRANT SELECT ON TABLE public.audit_event TO keyserver_pipeline;
+GRANT SELECT ON TABLE public.audit_event TO keyserver_auditor;
+
+GRANT SELECT ON TABLE public.authorised_app TO keyserver_api;
+GRANT SELECT,INSERT,DELETE ON TABLE public.authorised_app TO keyserver_pipeline;
+GRANT SELECT ON TABLE public.authorised_app TO keyserver_auditor;
+
+GRANT UPDATE(regions) ON TABLE public.authorised_app TO keyserver_pipeline;
+
+GRANT SELECT ON TABLE public.authorised_app_authority TO keyserver_api;
+GRANT SELECT,INSERT,DELETE ON TABLE public.authorised_app_authority TO keyserver_pipeline;
+GRANT SELECT ON TABLE public.authorised_app_authority TO keyserver_auditor;
+
+GRANT SELECT,INSERT ON TABLE public.batch_signing_key TO keyserver_pipeline;
+GRANT SELECT ON TABLE public.batch_signing_key TO keyserver_auditor;
+
+GRANT SELECT,INSERT ON TABLE public.closed_window TO keyserver_pipeline;
+GRANT SELECT ON TABLE public.closed_window TO keyserver_auditor;
+
+GRANT SELECT,INSERT ON TABLE public.feed TO keyserver_pipeline;
+GRANT SELECT ON TABLE public.feed TO keyserver_auditor;
+
+GRANT UPDATE(output_region) ON TABLE public.feed TO keyserver_pipeline;
+
+GRANT UPDATE(input_regions) ON TABLE public.feed TO keyserver_pipeline;
+
+GRANT UPDATE(exclude_regions) ON TABLE public.feed TO keyserver_pipeline;
+
+GRANT UPDATE(travelers) ON TABLE public.feed TO keyserver_pipeline;
+
+GRANT UPDATE(period_minutes) ON TABLE public.feed TO keyserver_pipeline;
+
+GRANT UPDATE(active_from) ON TABLE public.feed TO keyserver_pipeline;
+
+GRANT UPDATE(active_thru) ON TABLE public.feed TO keyserver_pipeline;
+
+GRANT UPDATE(max_keys) ON TABLE public.feed TO keyserver_pipeline;
+
+GRANT UPDATE(padding_minimum) ON TABLE public.feed TO keyserver_pipeline;
+
+GRANT UPDATE(padding_spread) ON TABLE public.feed TO keyserver_pipeline;
+
+GRANT UPDATE(development) ON TABLE public.feed TO keyserver_pipeline;
+
+GRANT UPDATE(paused) ON TABLE public.feed TO keyserver_pipeline;
+
+GRANT UPDATE(last_release_no) ON TABLE public.feed TO keyserver_pipeline;
+
+GRANT UPDATE(index_sha256) ON TABLE public.feed TO keyserver_pipeline;
+
+GRANT SELECT,INSERT,DELETE ON TABLE public.feed_signing_key TO keyserver_pipeline;
+GRANT SELECT ON TABLE public.feed_signing_key TO keyserver_auditor;
+
+GRANT SELECT,INSERT ON TABLE public.file TO keyserver_pipeline;
+GRANT SELECT ON TABLE public.file TO keyserver_auditor;
+
+GRANT UPDATE(name) ON TABLE public.file TO keyserver_pipeline;
+
+GRANT UPDATE(zip_sha256) ON TABLE public.file TO keyserver_pipeline;
+
+GRANT UPDATE(zip_bytes) ON TABLE public.file TO keyserver_pipeline;
+
+GRANT UPDATE(compressor) ON TABLE public.file TO keyserver_pipeline;
+
+GRANT UPDATE(status) ON TABLE public.file TO keyserver_pipeline;
+
+GRANT UPDATE(release_no) ON TABLE public.file TO keyserver_pipeline;
+
+GRANT UPDATE(released_at) ON TABLE public.file TO keyserver_pipeline;
+
+GRANT SELECT ON TABLE public.health_authority TO keyserver_api;
+GRANT SELECT,INSERT ON TABLE public.health_authority TO keyserver_pipeline;
+GRANT SELECT ON TABLE public.health_authority TO keyserver_auditor;
+
+GRANT UPDATE(audience) ON TABLE public.health_authority TO keyserver_pipeline;
+
+GRANT UPDATE(name) ON TABLE public.health_authority TO keyserver_pipeline;
+
+GRANT SELECT ON TABLE public.health_authority_key TO keyserver_api;
+GRANT SELECT,INSERT ON TABLE public.health_authority_key TO keyserver_pipeline;
+GRANT SELECT ON TABLE public.health_authority_key TO keyserver_auditor;
+
+GRANT UPDATE(valid_from) ON TABLE public.health_authority_key TO keyserver_pipeline;
+
+GRANT UPDATE(valid_thru) ON TABLE public.health_authority_key TO keyserver_pipeline;
+
+GRANT SELECT ON TABLE public.release_clock TO keyserver_api;
+GRANT SELECT ON TABLE public.release_clock TO keyserver_pipeline;
+GRANT SELECT ON TABLE public.release_clock TO keyserver_rewriter;
+GRANT SELECT ON TABLE public.release_clock TO keyserver_auditor;
+
+GRANT UPDATE(closed_through) ON TABLE public.release_clock TO keyserver_pipeline;
+
+GRANT UPDATE(rewritten_through) ON TABLE public.release_clock TO keyserver_rewriter;
+
+GRANT SELECT,INSERT ON TABLE public.signature TO keyserver_pipeline;
+GRANT SELECT ON TABLE public.signature TO keyserver_auditor;
+
+GRANT SELECT,INSERT ON TABLE public.signing_key TO keyserver_pipeline;
+GRANT SELECT ON TABLE public.signing_key TO keyserver_auditor;
+
+GRANT UPDATE(active_from) ON TABLE public.signing_key TO keyserver_pipeline;
+
+GRANT UPDATE(active_thru) ON TABLE public.signing_key TO keyserver_pipeline;
