@@ -124,7 +124,7 @@ def _write_note(dag_run: DagRun) -> None:
     session = object_session(dag_run)
     if dag_run.dag_id != "export_keys" or dag_run.note or session is None:
         return
-    closed = session.scalars(
+    closed = session.execute(
         XComModel.get_many(
             key="return_value", run_id=dag_run.run_id, dag_ids=dag_run.dag_id, task_ids="close_windows"
         ).with_only_columns(XComModel.value)

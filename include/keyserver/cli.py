@@ -134,7 +134,7 @@ def device_upload(
         Literal["confirmed", "likely", "user-report"], typer.Option(help="What the certificate says.")
     ] = "confirmed",
 ) -> None:
-    """Upload the keys of a new phone that was on until yesterday, with a development certificate."""
+    """Upload the keys of a new phone, with a development certificate; today's key is held back until it ended."""
     from datetime import UTC, datetime, timedelta
     from functools import partial
 

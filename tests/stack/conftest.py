@@ -85,8 +85,8 @@ class World:
             " WHERE status <> 'empty' ORDER BY batch.id"
         )
 
-    def task_instances(self, **query: object) -> list[dict[str, Any]]:
-        found = self.airflow.get("dags/export_keys/dagRuns/~/taskInstances", params={"limit": 1000, **query})
+    def task_instances(self, run: str) -> list[dict[str, Any]]:
+        found = self.airflow.get(f"dags/export_keys/dagRuns/{run}/taskInstances", params={"limit": 100})
         return found.raise_for_status().json()["task_instances"]
 
 
