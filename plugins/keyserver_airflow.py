@@ -131,7 +131,7 @@ def _write_note(dag_run: DagRun) -> None:
     ).first()
     windows = XComModel.deserialize_value(closed) if closed is not None else []
     if windows:
-        dag_run.note = f"Closed {len(windows)} windows: {', '.join(windows)}"
+        dag_run.note = f"Closed windows ({len(windows)}): {', '.join(windows)}"
 
 
 class KeyserverPlugin(AirflowPlugin):

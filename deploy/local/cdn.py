@@ -6,15 +6,18 @@ unchanged one costs no body), a released file never changes.
 
 from __future__ import annotations
 
+import hashlib
 import os
+from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Mount
-from starlette.staticfiles import StaticFiles
+from starlette.staticfiles import NotModifiedResponse, StaticFiles
 from starlette.types import Scope
 
 from keyserver.errors import ConfigurationError
@@ -31,11 +34,24 @@ class Published(StaticFiles):
         name = Path(path).name
         if scope["path"].endswith("/") or name.startswith(".") or not (name == "index.txt" or name.endswith(".zip")):
             raise HTTPException(404)
-        headers = INDEX if name == "index.txt" else FILE
+        if name == "index.txt" and scope["method"] in {"GET", "HEAD"}:
+            return self._index(path, scope)
         response = await super().get_response(path, scope)
-        response.headers["cache-control"] = headers["cache-control"]
-        if response.status_code != 304:
-            response.headers["content-type"] = headers["content-type"]
+        response.headers["cache-control"] = FILE["cache-control"]
+        if response.status_code != HTTPStatus.NOT_MODIFIED:
+            response.headers["content-type"] = FILE["content-type"]
+        return response
+
+    def _index(self, path: str, scope: Scope) -> Response:
+        """Answer with an index as one read had it: it may be replaced meanwhile, so length and ETag come from that."""
+        place, _ = self.lookup_path(path)
+        try:
+            content = Path(place).read_bytes()
+        except OSError as error:
+            raise HTTPException(404) from error
+        response = Response(content, headers={**INDEX, "etag": f'"{hashlib.sha256(content).hexdigest()}"'})
+        if self.is_not_modified(response.headers, Headers(scope=scope)):
+            return NotModifiedResponse(response.headers)
         return response
 
 

@@ -513,3 +513,27 @@ def test_the_cdn_serves_the_public_folder_of_the_store(published: Path, monkeypa
     monkeypatch.setenv("KEYSERVER_BLOBS_URL", "s3://bucket")
     with pytest.raises(ConfigurationError, match="KEYSERVER_BLOBS_URL"):
         app()
+
+
+def test_an_index_that_is_replaced_while_it_is_read_comes_whole(served: httpx.Client, published: Path) -> None:
+    """Short and long versions take turns as the store puts them there; each answer is one of them."""
+    versions = [b"r1/a.zip", b"\n".join(b"r1/%05d.zip" % number for number in range(20_000))]
+    stop = threading.Event()
+
+    def replace() -> None:
+        turn = 0
+        while not stop.is_set():
+            turn += 1
+            fresh = published / "r1" / f".{turn % 2}"
+            fresh.write_bytes(versions[turn % 2])
+            fresh.rename(published / "r1" / "index.txt")
+
+    replacing = threading.Thread(target=replace)
+    replacing.start()
+    try:
+        seen = {served.get("/r1/index.txt").content for _ in range(150)}
+    finally:
+        stop.set()
+        replacing.join()
+    assert len(seen) > 1
+    assert seen <= {b"r1/a.zip", *versions}

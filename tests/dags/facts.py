@@ -1,0 +1,71 @@
+"""Prints, as JSON, what Airflow makes of our DAG files and of the plugin; run in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from airflow.dag_processing.dagbag import DagBag
+from airflow.sdk import Connection
+
+PROJECT = Path(__file__).parents[2]
+HEAVY = ("pandas", "great_expectations", "sqlalchemy.orm", "psycopg", "keyserver.store")
+
+
+def main() -> None:
+    before = set(sys.modules)
+    bag = DagBag(str(PROJECT / "dags"))
+    loaded = sorted(name for name in HEAVY if name in set(sys.modules) - before)
+
+    from keyserver_airflow import _database_url
+
+    urls = {
+        "socket": Connection(conn_id="a", conn_type="postgres", host="/run/pg", login="pipeline", schema="keyserver"),
+        "network": Connection(
+            conn_id="b",
+            conn_type="postgres",
+            host="db.example",
+            login="pipe line",
+            password="p@ss/word?",
+            port=5433,
+            schema="keyserver",
+            extra=json.dumps({"sslmode": "verify-full"}),
+        ),
+    }
+    {
+        "errors": bag.import_errors,
+        "loaded": loaded,
+        "urls": {name: _database_url(connection) for name, connection in urls.items()},
+        "dags": {
+            dag.dag_id: {
+                "file": Path(dag.fileloc).name,
+                "doc": dag.doc_md,
+                "tags": sorted(dag.tags),
+                "owner": dag.owner,
+                "catchup": dag.catchup,
+                "max_active_runs": dag.max_active_runs,
+                "paused": dag.is_paused_upon_creation,
+                "tasks": {
+                    task.task_id: {
+                        "owner": task.owner,
+                        "retries": task.retries,
+                        "retry_delay_s": task.retry_delay.total_seconds(),
+                        "timeout_s": task.execution_timeout and task.execution_timeout.total_seconds(),
+                        "policy": [[str(rule.exception), rule.action.value] for rule in task.retry_policy.rules]
+                        if task.retry_policy
+                        else None,
+                        "trigger_rule": task.trigger_rule.value,
+                        "upstream": sorted(task.upstream_task_ids),
+                        "is_teardown": task.is_teardown,
+                        "doc": task.doc_md,
+                    }
+                    for task in dag.tasks
+                },
+            }
+            for dag in bag.dags.values()
+        },
+    }
+
+
+main()

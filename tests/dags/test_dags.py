@@ -1,0 +1,103 @@
+"""Every DAG: no import error, documented, owned, tagged, retried as our errors ask, cheap to read; and the wiring."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+PROJECT = Path(__file__).parents[2]
+KNOWN_TAGS = {"export", "every minute"}
+
+
+@pytest.fixture(scope="session")
+def facts(tmp_path_factory) -> dict:
+    """What Airflow makes of our files, without any database behind it."""
+    home = tmp_path_factory.mktemp("airflow")
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).parent / "facts.py")],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={
+            **os.environ,
+            "AIRFLOW_HOME": str(home),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__PLUGINS_FOLDER": str(PROJECT / "plugins"),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "postgresql+psycopg2://nobody@127.0.0.1:1/none",
+            "PYTHONPATH": os.pathsep.join([str(PROJECT / "include"), str(PROJECT / "plugins")]),
+        },
+    )
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("FACTS")]
+    return json.loads(line.removeprefix("FACTS"))
+
+
+def test_every_file_is_a_dag_without_errors(facts):
+    assert facts["errors"] == {}
+    files = {path.name for path in (PROJECT / "dags").glob("*.py")}
+    assert {dag["file"] for dag in facts["dags"].values()} == files
+
+
+def test_reading_a_dag_file_loads_nothing_heavy(facts):
+    """Each task reads its file anew."""
+    assert facts["loaded"] == []
+
+
+def test_every_dag_says_what_it_is_for_when_it_runs_and_what_to_do(facts):
+    for dag in facts["dags"].values():
+        for part in ("**Purpose.**", "**Schedule.**", "**What to do when it fails**"):
+            assert part in dag["doc"]
+        assert dag["tags"]
+        assert set(dag["tags"]) <= KNOWN_TAGS
+        assert not dag["catchup"]
+
+
+def test_every_task_is_owned_bounded_and_retried_as_its_error_asks(facts):
+    for dag in facts["dags"].values():
+        for name, task in dag["tasks"].items():
+            assert task["owner"] == "export team", name
+            assert task["retries"] > 0, name
+            assert 0 < task["retry_delay_s"] <= 10, name
+            assert task["timeout_s"], name
+            assert task["doc"], name
+            assert task["policy"] == [
+                ["keyserver.errors.RemoteError", "retry"],
+                ["builtins.Exception", "fail"],
+            ], name
+
+
+def test_the_export_runs_its_steps_in_their_order(facts):
+    dag = facts["dags"]["export_keys"]
+    assert (dag["max_active_runs"], dag["paused"]) == (4, False)
+    tasks = dag["tasks"]
+    steps = ["build", "check", "sign", "verify", "release", "index"]
+    for earlier, later in itertools.pairwise(steps):
+        assert f"export_batch.{earlier}" in tasks[f"export_batch.{later}"]["upstream"]
+    assert tasks["claim_due"]["upstream"] == ["close_windows"]
+    assert tasks["claim_due"]["trigger_rule"] == "all_done"
+    assert tasks["rewrite_windows"]["upstream"] == ["close_windows"]
+    assert tasks["finish"]["is_teardown"]
+
+
+def test_only_the_signing_task_asks_for_the_signing_connection():
+    source = (PROJECT / "dags" / "export_keys.py").read_text(encoding="utf-8")
+    assert source.count("signer=True") == 1
+    assert "signer=True" in source[source.index("def sign(") : source.index("def verify(")]
+
+
+def test_a_connection_becomes_a_libpq_url(facts):
+    assert conninfo_to_dict(facts["urls"]["socket"]) == {"user": "pipeline", "dbname": "keyserver", "host": "/run/pg"}
+    assert conninfo_to_dict(facts["urls"]["network"]) == {
+        "user": "pipe line",
+        "password": "p@ss/word?",
+        "host": "db.example",
+        "port": "5433",
+        "dbname": "keyserver",
+        "sslmode": "verify-full",
+    }
