@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ def main() -> None:
     bag = DagBag(str(PROJECT / "dags"))
     loaded = sorted(name for name in HEAVY if name in set(sys.modules) - before)
 
-    from keyserver_airflow import _database_url
+    database_url = importlib.import_module("keyserver_airflow")._database_url
 
     urls = {
         "socket": Connection(conn_id="a", conn_type="postgres", host="/run/pg", login="pipeline", schema="keyserver"),
@@ -36,7 +37,7 @@ def main() -> None:
     {
         "errors": bag.import_errors,
         "loaded": loaded,
-        "urls": {name: _database_url(connection) for name, connection in urls.items()},
+        "urls": {name: database_url(connection) for name, connection in urls.items()},
         "dags": {
             dag.dag_id: {
                 "file": Path(dag.fileloc).name,
@@ -66,6 +67,8 @@ def main() -> None:
             for dag in bag.dags.values()
         },
     }
+    sys.stdout.write("FACTS" + json.dumps(facts) + "\n")
 
 
-main()
+if __name__ == "__main__":
+    main()
