@@ -34,7 +34,7 @@ def main() -> None:
             extra=json.dumps({"sslmode": "verify-full"}),
         ),
     }
-    {
+    facts = {
         "errors": bag.import_errors,
         "loaded": loaded,
         "urls": {name: database_url(connection) for name, connection in urls.items()},
