@@ -135,7 +135,7 @@ def test_what_another_try_may_heal_has_a_status_of_its_own():
     result = keyserver(
         "configuration", "apply", EXAMPLE, KEYSERVER_PIPELINE_DATABASE_URL="postgresql://x@127.0.0.1:1/x"
     )
-    assert "the database did not answer" in refused(result, status=2)
+    assert "the database cannot be reached" in refused(result, status=2)
 
 
 def test_a_missing_setting_is_named():

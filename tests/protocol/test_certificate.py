@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import bisect
 import hashlib
 import hmac
 import json
@@ -199,6 +200,16 @@ def test_claims_changed_after_signing():
 )
 def test_certificates_that_are_not_accepted(changes, message):
     assert problem(certificate(**changes)) == message
+
+
+def test_the_deepest_report_type_that_can_be_read_is_refused_as_any_other():
+    # How deep Python reads differs between its versions, and what is read there it need not be able to show.
+    def said(depth: int) -> str:
+        payload = json.dumps(claims(reportType="?")).replace('"?"', "[" * depth + "0" + "]" * depth)
+        return problem(jwt.PyJWS().encode(payload.encode(), PRIVATE_KEY, "ES256", {"kid": KID}))
+
+    unreadable = bisect.bisect_left(range(30_000), True, key=lambda depth: said(depth) == "it is no JWT")
+    assert said(unreadable - 1) == "its report type is unknown"
 
 
 def test_times_may_be_left_out_but_for_the_expiry():

@@ -94,15 +94,15 @@ def verify(token: str, hmac_key: str, keys: Sequence[SentKey], app: AuthorisedAp
         raise _invalid("its issuer has no active key of this kid")
     _check_times(claims, now)
     _check_signature(token, key)
-    try:
-        report_type = ReportType(claims["reportType"])
-    except (KeyError, ValueError):
-        raise _invalid("its report type is unknown") from None
+    report_type = claims.get("reportType")
+    # Not left to ReportType: its error shows the value, and one nested deeply can be read and yet not be shown.
+    if report_type not in tuple(ReportType):
+        raise _invalid("its report type is unknown")
     _check_hmac(claims.get("tekmac"), hmac_key, keys)
     onset = claims.get("symptomOnsetInterval")
     if onset is not None and (type(onset) is not int or onset not in _UINT32):
         raise _invalid("its symptomOnsetInterval is no interval number")
-    return Certificate(authority.id, report_type, onset)
+    return Certificate(authority.id, ReportType(report_type), onset)
 
 
 def upload_hmacs(keys: Sequence[SentKey], secret: bytes) -> tuple[bytes, ...]:
