@@ -138,14 +138,16 @@ def export_keys() -> None:
         from keyserver.export.index import write_all
 
         with task_runtime(get_current_context(), blobs=True) as runtime:
-            write_all(runtime)
-            if more_is_due(runtime):
-                outlet_events[MORE_IS_DUE].add(EXPORT_DUE)
-            give_back(runtime)
+            try:
+                write_all(runtime)
+                if more_is_due(runtime):
+                    outlet_events[MORE_IS_DUE].add(EXPORT_DUE)
+            finally:
+                give_back(runtime)
 
     due = claim_due()
     close_windows() >> [rewrite_windows(), due]
-    export_batch.expand(batch=due) >> finish().as_teardown()
+    export_batch.expand(batch=due) >> finish().as_teardown(on_failure_fail_dagrun=True)
 
 
 def batch_runtime(batch: dict[str, Any], **parts: bool) -> Any:

@@ -26,10 +26,18 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# What a retry can heal is tried again soon; every other error ends the task at once, whatever its class.
+_MOST_LISTED = 10
+
+# What a retry can heal is tried again soon, and so is what was cut off; any other error ends the task at once.
 RETRY_POLICY = ExceptionRetryPolicy(
     rules=[
         RetryRule("keyserver.errors.RemoteError", RetryAction.RETRY, timedelta(seconds=5), "a retry can heal it"),
+        RetryRule(
+            ["airflow.sdk.exceptions.AirflowTaskTimeout", "builtins.MemoryError"],
+            RetryAction.RETRY,
+            timedelta(seconds=5),
+            "it was cut off",
+        ),
         RetryRule("builtins.Exception", RetryAction.FAIL, reason="no retry heals it"),
     ]
 )
@@ -100,7 +108,8 @@ def _database_url(connection: Connection) -> str:
         options["host"] = connection.host
     if connection.port:
         options["port"] = str(connection.port)
-    return f"postgresql://{user}@/{connection.schema}?{urlencode(options)}"
+    database = quote(connection.schema or "", safe="")
+    return f"postgresql://{user}@/{database}?{urlencode(options, quote_via=quote)}"
 
 
 class RunNotes:
@@ -131,7 +140,13 @@ def _write_note(dag_run: DagRun) -> None:
     ).first()
     windows = XComModel.deserialize_value(closed) if closed is not None else []
     if windows:
-        dag_run.note = f"Closed windows ({len(windows)}): {', '.join(windows)}"
+        dag_run.note = note_of(windows)
+
+
+def note_of(windows: list[str]) -> str:
+    """Say which windows a run closed. Airflow's column takes 1000 characters, and a longer note stops its scheduler."""
+    listed = ", ".join(windows) if len(windows) <= _MOST_LISTED else f"{windows[0]} to {windows[-1]}"
+    return f"Closed windows ({len(windows)}): {listed}"
 
 
 class KeyserverPlugin(AirflowPlugin):

@@ -100,7 +100,7 @@ CREATE TABLE public.exposure (
     CONSTRAINT exposure_days_since_onset_check CHECK (((days_since_onset >= '-14'::integer) AND (days_since_onset <= 14))),
     CONSTRAINT exposure_exposure_key_check CHECK ((octet_length(exposure_key) = 16)),
     CONSTRAINT exposure_interval_count_check CHECK (((interval_count >= 1) AND (interval_count <= 144))),
-    CONSTRAINT exposure_interval_number_check CHECK ((interval_number >= 0)),
+    CONSTRAINT exposure_interval_number_check CHECK (((interval_number >= 0) AND (interval_number <= (2147483647 - 144)))),
     CONSTRAINT exposure_regions_check CHECK ((cardinality(regions) > 0)),
     CONSTRAINT exposure_report_type_check CHECK ((report_type <> 'negative'::public.report_type)),
     CONSTRAINT exposure_revised_days_since_onset_check CHECK (((revised_days_since_onset >= '-14'::integer) AND (revised_days_since_onset <= 14))),
@@ -132,7 +132,7 @@ CREATE FUNCTION public.batch_rows(wanted_batch bigint) RETURNS TABLE(exposure_ke
              WHEN (exposure.regions && batch.exclude_regions) THEN 'excluded_region'::text
              WHEN ((batch.travelers = 'exclude'::text) AND exposure.traveler) THEN 'traveler'::text
              WHEN (state.revised AND (exposure.revised_report_type = 'negative'::public.report_type)) THEN 'revoked'::text
-             WHEN (to_timestamp((((exposure.interval_number + exposure.interval_count) * (600)::bigint))::double precision) < batch.cutoff) THEN 'expired'::text
+             WHEN (to_timestamp(((((exposure.interval_number + exposure.interval_count))::bigint * 600))::double precision) < batch.cutoff) THEN 'expired'::text
              ELSE 'released'::text
          END AS "case"
     FROM ((public.batch
@@ -195,6 +195,21 @@ BEGIN
             USING ERRCODE = 'check_violation', CONSTRAINT = 'closed_window';
     END IF;
     RETURN NULL;
+END $$;
+
+CREATE FUNCTION public.refuse_way_back() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    IF NEW.status <> OLD.status AND (OLD.status, NEW.status) NOT IN (
+           ('planned', 'built'), ('planned', 'empty'), ('built', 'checked'), ('checked', 'signed'),
+           ('signed', 'verified'), ('verified', 'released'), ('released', 'withdrawing'), ('withdrawing', 'withdrawn'),
+           ('planned', 'held'), ('built', 'held'), ('checked', 'held'), ('signed', 'held'), ('verified', 'held'),
+           ('held', 'rejected'), ('held', 'replaced')) THEN
+        RAISE EXCEPTION 'a batch does not go from % to %', OLD.status, NEW.status
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'batch_one_way';
+    END IF;
+    RETURN NEW;
 END $$;
 
 CREATE FUNCTION public.window_lock(window_start timestamp with time zone) RETURNS integer
@@ -494,6 +509,8 @@ CREATE INDEX exposure_revised_at ON public.exposure USING btree (revised_at) WHE
 
 CREATE TRIGGER audit_event_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON public.audit_event FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_change_of_history();
 
+CREATE TRIGGER batch_one_way BEFORE UPDATE OF status ON public.batch FOR EACH ROW EXECUTE FUNCTION public.refuse_way_back();
+
 CREATE TRIGGER refuse_closed_window_insert AFTER INSERT ON public.exposure REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_closed_window();
 
 CREATE TRIGGER refuse_closed_window_update AFTER UPDATE ON public.exposure REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_closed_window();
@@ -565,30 +582,42 @@ GRANT UPDATE(claimed_by) ON TABLE public.batch TO keyserver_pipeline;
 
 GRANT UPDATE(claim_renewed_at) ON TABLE public.batch TO keyserver_pipeline;
 
-GRANT SELECT,INSERT ON TABLE public.exposure TO keyserver_api;
+GRANT SELECT ON TABLE public.exposure TO keyserver_api;
 GRANT SELECT,INSERT ON TABLE public.exposure TO keyserver_pipeline;
 GRANT SELECT,INSERT,DELETE ON TABLE public.exposure TO keyserver_rewriter;
 
+GRANT INSERT(exposure_key) ON TABLE public.exposure TO keyserver_api;
+
+GRANT INSERT(interval_number) ON TABLE public.exposure TO keyserver_api;
 GRANT SELECT(interval_number) ON TABLE public.exposure TO keyserver_auditor;
 
+GRANT INSERT(interval_count) ON TABLE public.exposure TO keyserver_api;
 GRANT SELECT(interval_count) ON TABLE public.exposure TO keyserver_auditor;
 
+GRANT INSERT(transmission_risk) ON TABLE public.exposure TO keyserver_api;
 GRANT SELECT(transmission_risk) ON TABLE public.exposure TO keyserver_auditor;
 
+GRANT INSERT(days_since_onset) ON TABLE public.exposure TO keyserver_api;
 GRANT SELECT(days_since_onset) ON TABLE public.exposure TO keyserver_auditor;
 
+GRANT INSERT(report_type) ON TABLE public.exposure TO keyserver_api;
 GRANT SELECT(report_type) ON TABLE public.exposure TO keyserver_auditor;
 
+GRANT INSERT(traveler) ON TABLE public.exposure TO keyserver_api;
 GRANT SELECT(traveler) ON TABLE public.exposure TO keyserver_auditor;
 
+GRANT INSERT(regions) ON TABLE public.exposure TO keyserver_api;
 GRANT SELECT(regions) ON TABLE public.exposure TO keyserver_auditor;
 
+GRANT INSERT(created_at) ON TABLE public.exposure TO keyserver_api;
 GRANT SELECT(created_at) ON TABLE public.exposure TO keyserver_auditor;
 
 GRANT SELECT(synthetic) ON TABLE public.exposure TO keyserver_auditor;
 
+GRANT INSERT(app_name) ON TABLE public.exposure TO keyserver_api;
 GRANT SELECT(app_name) ON TABLE public.exposure TO keyserver_auditor;
 
+GRANT INSERT(health_authority_id) ON TABLE public.exposure TO keyserver_api;
 GRANT SELECT(health_authority_id) ON TABLE public.exposure TO keyserver_auditor;
 
 GRANT UPDATE(revised_at) ON TABLE public.exposure TO keyserver_api;

@@ -19,6 +19,10 @@ class RemoteError(KeyserverError):
     """A database, a network or a store did not answer as it should; the same call may succeed later (rule E4)."""
 
 
+class StoreError(KeyserverError):
+    """The database refused a statement: a constraint, a right, a mistake of ours. The message quotes no value."""
+
+
 class ConfigurationError(KeyserverError):
     """A setting or the declared configuration is wrong; the message names the place."""
 

@@ -82,10 +82,17 @@ SELECT claimed.id, feed.name, claimed.starts_at, claimed.ends_at
  ORDER BY claimed.id;
 
 -- name: renew_claim(batch_id, run)$
-UPDATE batch
-   SET claim_renewed_at = keyserver_now()
- WHERE id = :batch_id AND claimed_by = :run
-RETURNING id;
+-- All that the run holds, since a claim is the run's: a batch that waits for a free worker is not taken over meanwhile.
+WITH clock AS MATERIALIZED (SELECT keyserver_now() AS now),
+renewed AS (
+    UPDATE batch
+       SET claim_renewed_at = now
+      FROM clock
+     WHERE claimed_by = :run
+    RETURNING id)
+SELECT id
+  FROM renewed
+ WHERE id = :batch_id;
 
 -- name: give_back_claims(run)!
 UPDATE batch

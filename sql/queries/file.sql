@@ -15,10 +15,11 @@ UPDATE file
    SET name = :name, zip_sha256 = :zip_sha256, zip_bytes = :zip_bytes, compressor = :compressor
  WHERE batch_id = :batch_id AND number = :number;
 
--- name: store_signature(export_sha256, signing_key_id, signature)!
+-- name: store_signature(export_sha256, signing_key_id, signature)$
 INSERT INTO signature (export_sha256, signing_key_id, signature)
 VALUES (:export_sha256, :signing_key_id, :signature)
-ON CONFLICT DO NOTHING;
+ON CONFLICT DO NOTHING
+RETURNING signing_key_id;
 
 -- name: signature(export_sha256, signing_key_id)$
 SELECT signature
@@ -52,6 +53,12 @@ SELECT id, name, root
 SELECT id, name, root
   FROM feed
  WHERE id = :feed_id;
+
+-- name: lock_feed(feed_id)$
+SELECT paused
+  FROM feed
+ WHERE id = :feed_id
+   FOR UPDATE;
 
 -- name: index_lines(feed_id)
 -- B6: the index is this, and nothing else.

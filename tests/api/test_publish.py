@@ -301,7 +301,7 @@ def test_an_unexpected_error_is_500_and_tells_nothing_of_the_inside(client, test
     assert check_form(answer) == {"error": "internal error", "code": "internal_error"}
     assert stored() == 0
     # PostgreSQL's message has the row, key and all; the log must not.
-    assert "unexpected CheckViolation" in caplog.text
+    assert "unexpected StoreError" in caplog.text
     assert base64.b64decode(sent[0]["key"]).hex() not in caplog.text
     assert "exposure_check" not in caplog.text
 

@@ -17,7 +17,7 @@ from psycopg.errors import RaiseException
 from psycopg.types.json import Jsonb
 
 from keyserver.audit import Actor, Work, recorded
-from keyserver.errors import RemoteError
+from keyserver.errors import RemoteError, StoreError
 from keyserver.store.database import Database
 
 ACTOR = Actor("airflow", dag="export_keys", run="run-1", task="build", map_index=3, attempt=2)
@@ -233,7 +233,7 @@ def test_the_chain_is_only_locked_to_commit(test_database, pipeline):
 @pytest.mark.parametrize("isolation", ["REPEATABLE READ", "SERIALIZABLE"])
 def test_a_snapshot_older_than_the_lock_may_not_append(test_database, pipeline, isolation):
     with (
-        pytest.raises(RaiseException, match="READ COMMITTED"),
+        pytest.raises(StoreError, match="READ COMMITTED"),
         pipeline.transaction(isolation) as connection,
     ):
         append(connection, EVENT)
@@ -258,7 +258,7 @@ def test_an_error_after_the_change_leaves_neither(test_database, pipeline, start
 
 
 def test_an_event_that_is_refused_takes_its_change_with_it(test_database, pipeline, start):
-    with pytest.raises(RaiseException, match="not whole"):
+    with pytest.raises(StoreError, match="not whole"):
         change(pipeline, counts={"half": 0.5})
     assert trail(test_database) == []
     assert closed_through(test_database) == start
@@ -274,7 +274,7 @@ def test_a_change_that_fails_at_its_commit_takes_its_event_with_it(test_database
             "CREATE CONSTRAINT TRIGGER fails_at_commit AFTER INSERT ON audit_event"
             " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION fail()"
         )
-    with pytest.raises(psycopg.errors.DivisionByZero):
+    with pytest.raises(StoreError):
         change(pipeline)
     assert trail(test_database) == []
     assert closed_through(test_database) == start

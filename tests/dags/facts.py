@@ -19,10 +19,13 @@ def main() -> None:
     bag = DagBag(str(PROJECT / "dags"))
     loaded = sorted(name for name in HEAVY if name in set(sys.modules) - before)
 
-    database_url = importlib.import_module("keyserver_airflow")._database_url
+    plugin = importlib.import_module("keyserver_airflow")
+    windows = [f"2026-03-02 10:{minute:02}" for minute in range(60)] * 20
 
     urls = {
-        "socket": Connection(conn_id="a", conn_type="postgres", host="/run/pg", login="pipeline", schema="keyserver"),
+        "socket": Connection(
+            conn_id="a", conn_type="postgres", host="/run/my pg", login="pipeline", schema="key server"
+        ),
         "network": Connection(
             conn_id="b",
             conn_type="postgres",
@@ -36,8 +39,9 @@ def main() -> None:
     }
     facts = {
         "errors": bag.import_errors,
+        "notes": [plugin.note_of(windows[:number]) for number in (1, 3, 1200)],
         "loaded": loaded,
-        "urls": {name: database_url(connection) for name, connection in urls.items()},
+        "urls": {name: plugin._database_url(connection) for name, connection in urls.items()},
         "dags": {
             dag.dag_id: {
                 "file": Path(dag.fileloc).name,

@@ -68,6 +68,7 @@ def test_every_task_is_owned_bounded_and_retried_as_its_error_asks(facts):
             assert task["doc"], name
             assert task["policy"] == [
                 ["keyserver.errors.RemoteError", "retry"],
+                ["['airflow.sdk.exceptions.AirflowTaskTimeout', 'builtins.MemoryError']", "retry"],
                 ["builtins.Exception", "fail"],
             ], name
 
@@ -92,7 +93,11 @@ def test_only_the_signing_task_asks_for_the_signing_connection():
 
 
 def test_a_connection_becomes_a_libpq_url(facts):
-    assert conninfo_to_dict(facts["urls"]["socket"]) == {"user": "pipeline", "dbname": "keyserver", "host": "/run/pg"}
+    assert conninfo_to_dict(facts["urls"]["socket"]) == {
+        "user": "pipeline",
+        "dbname": "key server",
+        "host": "/run/my pg",
+    }
     assert conninfo_to_dict(facts["urls"]["network"]) == {
         "user": "pipe line",
         "password": "p@ss/word?",
@@ -101,3 +106,12 @@ def test_a_connection_becomes_a_libpq_url(facts):
         "dbname": "keyserver",
         "sslmode": "verify-full",
     }
+
+
+def test_the_note_of_a_run_fits_its_column_however_many_windows_were_closed(facts):
+    """Airflow's scheduler ends when it cannot store a note: dag_run_note.content takes 1000 characters."""
+    one, some, many = facts["notes"]
+    assert one == "Closed windows (1): 2026-03-02 10:00"
+    assert some == "Closed windows (3): 2026-03-02 10:00, 2026-03-02 10:01, 2026-03-02 10:02"
+    assert many == "Closed windows (1200): 2026-03-02 10:00 to 2026-03-02 10:59"
+    assert len(many) < 1000

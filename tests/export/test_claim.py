@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from datetime import timedelta
 
+import psycopg
 import pytest
 
-from keyserver.errors import KeyserverError, RemoteError, Superseded
+from keyserver.errors import KeyserverError, RemoteError, StoreError, Superseded
 from keyserver.export import claim, index, sign
-from keyserver.export.build import staged_path
+from keyserver.export import due as due_module
+from keyserver.export.build import stage, staged_path
 from keyserver.export.due import claim_due
+from keyserver.providers.blobs import BlobMissingError
 from keyserver.store import batches
 from tests.export.conftest import STEPS, run_steps
 
@@ -143,3 +147,121 @@ def test_what_a_retry_can_heal_never_counts_against_a_batch(two_feeds):
         claim.give_back(two_feeds.runtime(run))
     assert two_feeds.statuses()[1] == "planned"
     assert two_feeds.sql("SELECT failed_runs FROM batch WHERE id = 1") == [([],)]
+
+
+@pytest.mark.parametrize("cut_off", [MemoryError, KeyboardInterrupt])
+def test_work_that_was_cut_off_never_counts_against_a_batch(two_feeds, cut_off):
+    due(two_feeds, "run-1")
+    with pytest.raises(cut_off), claim.step(two_feeds.runtime("run-1"), 1):
+        raise cut_off
+    assert two_feeds.sql("SELECT failed_runs FROM batch WHERE id = 1") == [([],)]
+
+
+def test_a_claim_is_renewed_for_all_that_the_run_holds(two_feeds):
+    """A batch that waits for a free worker is not taken over while the run works on another one."""
+    due(two_feeds, "run-1")
+    two_feeds.database.pass_time(timedelta(seconds=40))
+    with claim.step(two_feeds.runtime("run-1"), 1):
+        pass
+    two_feeds.database.pass_time(timedelta(seconds=40))
+    assert due(two_feeds, "run-2") == []
+
+
+def test_a_feed_that_is_paused_after_the_claim_releases_nothing_until_it_is_resumed(two_feeds):
+    due(two_feeds, "run-1")
+    runtime = two_feeds.runtime("run-1")
+    for step in ("build", "check", "sign", "verify"):
+        STEPS[step](runtime, 1)
+    two_feeds.sql("UPDATE feed SET paused = true WHERE name = 'north'")
+    with pytest.raises(Superseded, match="paused"):
+        STEPS["release"](runtime, 1)
+    assert two_feeds.released_files() == {}
+    two_feeds.sql("UPDATE feed SET paused = false")
+    STEPS["release"](runtime, 1)
+    assert two_feeds.statuses()[1] == "released"
+
+
+def test_a_run_that_lost_its_claim_puts_nothing_where_phones_look(two_feeds):
+    due(two_feeds, "run-1")
+    runtime = two_feeds.runtime("run-1")
+    for step in ("build", "check", "sign", "verify"):
+        STEPS[step](runtime, 1)
+    two_feeds.sql("UPDATE batch SET claimed_by = 'run-2' WHERE id = 1")
+    with pytest.raises(Superseded, match="another run"):
+        STEPS["release"](runtime, 1)
+    assert two_feeds.released_files() == {}
+
+
+def test_a_batch_that_was_planned_without_an_active_signing_key_is_held_with_that_reason(authority):
+    authority.add_feed("north")
+    authority.sql("UPDATE signing_key SET active_thru = active_from")
+    authority.add_keys(3)
+    authority.close_windows()
+    assert due(authority, "run-1") == [("north", 1)]
+    STEPS["build"](authority.runtime("run-1"), 1)
+    with pytest.raises(Superseded, match="is held"):
+        STEPS["check"](authority.runtime("run-1"), 1)
+    ((status, problem),) = authority.sql("SELECT status, problem FROM batch")
+    assert status == "held"
+    assert "none was active when the batch was planned" in problem
+
+
+def test_a_lost_staging_area_is_a_failure_of_the_step_and_holds_nothing_at_once(two_feeds):
+    due(two_feeds, "run-1")
+    STEPS["build"](two_feeds.runtime("run-1"), 1)
+    for path in (two_feeds.folder / "blobs" / "staging").iterdir():
+        path.unlink()
+    with pytest.raises(BlobMissingError):
+        STEPS["check"](two_feeds.runtime("run-1"), 1)
+    assert two_feeds.statuses()[1] == "built"
+
+
+def test_a_damaged_file_in_the_staging_area_does_not_stop_it_from_being_built(two_feeds):
+    due(two_feeds, "run-1")
+    STEPS["build"](two_feeds.runtime("run-1"), 1)
+    ((digest,),) = two_feeds.sql("SELECT export_sha256 FROM file WHERE batch_id = 1")
+    staged = two_feeds.folder / "blobs" / staged_path(digest, "bin")
+    whole = staged.read_bytes()
+    staged.write_bytes(b"torn")
+    stage(two_feeds.runtime("run-1"), whole, "bin")
+    assert staged.read_bytes() == whole
+
+
+def test_a_feed_whose_batch_cannot_be_looked_into_does_not_stop_the_others(two_feeds, monkeypatch):
+    settle = due_module.settle_if_empty
+
+    def broken(runtime, batch_id: int) -> bool:
+        if batch_id == 1:
+            raise StoreError("refused")
+        return settle(runtime, batch_id)
+
+    monkeypatch.setattr(due_module, "settle_if_empty", broken)
+    assert due(two_feeds, "run-1") == [("south", 2)]
+
+
+def test_an_index_that_cannot_be_written_does_not_stop_the_others(two_feeds):
+    (two_feeds.public / "north" / "index.txt").mkdir(parents=True)
+    with pytest.raises(KeyserverError):
+        index.write_all(two_feeds.runtime("run-1"))
+    assert two_feeds.released_files() == {"south/index.txt": b""}
+
+
+@pytest.mark.parametrize("status", ["planned", "built", "verified", "held"])
+def test_a_batch_never_goes_back(two_feeds, status):
+    due(two_feeds, "run-1")
+    run_steps(two_feeds.runtime("run-1"), 1)
+    with pytest.raises(psycopg.errors.CheckViolation, match="does not go"):
+        two_feeds.sql("UPDATE batch SET status = %(status)s, problem = 'x' WHERE id = 1", status=status)
+
+
+def test_an_error_of_the_database_quotes_no_row(two_feeds):
+    (key,) = two_feeds.add_keys(1, seed=77)
+    with pytest.raises(StoreError) as refused, two_feeds.runtime("run-1").database.transaction() as connection:
+        connection.execute(
+            "INSERT INTO exposure (exposure_key, interval_number, interval_count, transmission_risk, traveler, regions,"
+            " created_at) SELECT exposure_key, 1, 1, 1, false, regions, created_at FROM exposure"
+        )
+    shown = "".join(traceback.format_exception(refused.value))
+    assert "exposure_pkey" in shown
+    for text in (key.hex(), repr(key), str(key)):
+        assert text not in shown

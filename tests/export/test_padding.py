@@ -217,7 +217,9 @@ def test_a_padded_batch_built_again_has_the_same_bytes(authority):
         STEPS["build"](authority.runtime(run), claimed.batch_id)
         claim.give_back(authority.runtime(run))
         built += authority.sql("DELETE FROM file RETURNING export_sha256, keys")
+        authority.sql("ALTER TABLE batch DISABLE TRIGGER batch_one_way")
         authority.sql("UPDATE batch SET status = 'planned'")
+        authority.sql("ALTER TABLE batch ENABLE TRIGGER batch_one_way")
     assert built[0] == built[1]
     assert built[0][1] >= 100
 

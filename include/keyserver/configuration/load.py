@@ -187,7 +187,8 @@ _Root = Annotated[
     str,
     AfterValidator(_like(r"[a-z0-9][a-z0-9-]*(/[a-z0-9][a-z0-9-]*)*", "small letters, digits and -, parted by /")),
 ]
-_Count = Annotated[int, Field(ge=0, le=1_000_000)]
+# Synthetic keys are drawn and stored while a window is being closed: more of them would hold up all feeds.
+_Count = Annotated[int, Field(ge=0, le=20_000)]
 
 
 # ------------------------------------------------------------------------------------------------------------- models

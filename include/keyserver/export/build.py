@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
+from functools import partial
 
 from keyserver.audit import recorded
+from keyserver.errors import ConflictError
 from keyserver.export.claim import step
 from keyserver.protocol.exportfile import (
     REPORT_TYPES,
@@ -58,7 +60,15 @@ def settle_if_empty(runtime: Runtime, batch_id: int) -> bool:
 def stage(runtime: Runtime, data: bytes, suffix: str) -> None:
     """Put bytes into the staging area under their own hash: whoever stages them again finds them there."""
     path = staged_path(hashlib.sha256(data).digest(), suffix)
-    runtime.blobs.put_if_absent(path, data, content_type="application/octet-stream", cache_control="no-store")
+    put = partial(
+        runtime.blobs.put_if_absent, path, data, content_type="application/octet-stream", cache_control="no-store"
+    )
+    try:
+        put()
+    except ConflictError:
+        # Its name is its hash, so what lies there under it is damaged.
+        runtime.blobs.delete(path)
+        put()
 
 
 def staged_path(sha256: bytes, suffix: str) -> str:

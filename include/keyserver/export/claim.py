@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from keyserver.audit import Subject, recorded
-from keyserver.errors import RemoteError, Superseded
+from keyserver.errors import KeyserverError, RemoteError, Superseded
 from keyserver.runtime import Runtime
 from keyserver.store import batches
 from keyserver.store.batches import Batch
@@ -37,7 +37,8 @@ def step(runtime: Runtime, batch_id: int) -> Iterator[Batch]:
     """Work on a batch that this run has claimed; renew the claim meanwhile.
 
     An error that no retry heals is counted against the batch; in the third run that meets one the batch is held, and
-    the next one of its feed goes on. A `RemoteError`, a killed process or a lost claim (`Superseded`) never counts.
+    the next one of its feed goes on. A `RemoteError`, a lost claim (`Superseded`) and work that was cut off (a killed
+    process, a time limit, no memory left) never count.
     """
     run = runtime.actor.holder
     with runtime.database.transaction() as connection:
@@ -50,14 +51,17 @@ def step(runtime: Runtime, batch_id: int) -> Iterator[Batch]:
     renewing.start()
     try:
         yield batch
-    except (RemoteError, Superseded):
+    except (RemoteError, Superseded, MemoryError):
         raise
     except Exception as error:
         _count_failure(runtime, batch, error)
         raise
+    except BaseException as error:
+        logger.error("ALERT: work on %s was cut off (%s); the batch stays due", batch, type(error).__name__)
+        raise
     finally:
         done.set()
-        renewing.join()
+        renewing.join(timeout=1)  # it may hang with the database, and is a daemon
 
 
 def _keep_renewing(runtime: Runtime, batch: Batch, done: threading.Event) -> None:
@@ -67,8 +71,8 @@ def _keep_renewing(runtime: Runtime, batch: Batch, done: threading.Event) -> Non
                 if not batches.renew_claim(connection, batch.batch_id, runtime.actor.holder):
                     logger.warning("%s was taken over by another run", batch)
                     return
-        except RemoteError:
-            logger.warning("the claim of %s could not be renewed; trying again", batch)
+        except KeyserverError as error:
+            logger.warning("the claim of %s could not be renewed, trying again: %s", batch, error)
 
 
 def _count_failure(runtime: Runtime, batch: Batch, error: Exception) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import logging
 
 from keyserver.audit import recorded
-from keyserver.errors import ConflictError, RemoteError
+from keyserver.errors import ConflictError, KeyserverError, RemoteError
 from keyserver.export.claim import step
 from keyserver.export.release import public_path
 from keyserver.protocol.exportfile import INDEX_CACHE_CONTROL, INDEX_CONTENT_TYPE, index_content
@@ -29,10 +29,23 @@ def index(runtime: Runtime, batch_id: int) -> None:
 
 
 def write_all(runtime: Runtime) -> int:
-    """Write every index that differs from its function; give their number. Ends every run."""
+    """Write every index that differs from its function; give their number. Ends every run.
+
+    A feed whose index cannot be written does not keep the others' from it; its error is raised at the end.
+    """
     with runtime.database.connection() as connection:
         feeds = files.feeds(connection)
-    return sum(write(runtime, feed) for feed in feeds)
+    written = 0
+    failed: KeyserverError | None = None
+    for feed in feeds:
+        try:
+            written += write(runtime, feed)
+        except KeyserverError as error:
+            logger.error("ALERT: the index of feed %s cannot be written: %s", feed.feed, error)
+            failed = failed or error
+    if failed is not None:
+        raise failed
+    return written
 
 
 def write(runtime: Runtime, feed: FeedIndex) -> bool:
@@ -72,6 +85,9 @@ def _record(runtime: Runtime, feed: FeedIndex, content: bytes, lines: int) -> No
     """Say in the audit trail what the index now holds, once: also when the one who wrote it was killed before."""
     digest = hashlib.sha256(content)
     with recorded(runtime.database, runtime.actor) as work:
+        files.lock_feed(work.connection, feed.feed_id)
+        if index_content(files.index_lines(work.connection, feed.feed_id)) != content:
+            return  # it is not the newest any more: whoever writes that says so
         if files.set_index(work.connection, feed.feed_id, digest.digest()):
             work.record(
                 "index.written", {"feed": feed.feed}, counts={"lines": lines}, hashes={"index": digest.hexdigest()}

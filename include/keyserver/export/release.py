@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 
 from keyserver.audit import recorded
-from keyserver.errors import VerificationError
+from keyserver.errors import Superseded, VerificationError
 from keyserver.export.build import staged_path
 from keyserver.export.claim import step
 from keyserver.protocol.exportfile import FILE_CACHE_CONTROL, FILE_CONTENT_TYPE
 from keyserver.runtime import Runtime
 from keyserver.store import batches, files
 from keyserver.store.batches import Batch
+from keyserver.store.database import Connection
 from keyserver.store.files import File
 
 logger = logging.getLogger(__name__)
@@ -23,11 +24,13 @@ def release(runtime: Runtime, batch_id: int) -> None:
         if batch.has_reached("released"):
             logger.info("%s was released before", batch)
             return
-        with runtime.database.connection() as connection:
+        with runtime.database.transaction() as connection:
             verified = files.of_batch(connection, batch_id)
+            _may_release(connection, runtime, batch)
         for file in verified:
             _put(runtime, batch, file)
         with recorded(runtime.database, runtime.actor) as work:
+            _may_release(work.connection, runtime, batch)
             batches.advance(work.connection, batch, "released", run=runtime.actor.holder)
             places = files.release(work.connection, batch_id, batch.feed_id)
             for file in verified:
@@ -51,6 +54,14 @@ def release(runtime: Runtime, batch_id: int) -> None:
 def public_path(name: str) -> str:
     """Name an object as the web server's folder has it: ``name`` is as the index lists it."""
     return f"public/{name}"
+
+
+def _may_release(connection: Connection, runtime: Runtime, batch: Batch) -> None:
+    """Stop here when the feed was paused, or the claim lost, since the run began: what is public stays public (B11)."""
+    if files.lock_feed(connection, batch.feed_id):
+        raise Superseded(f"feed {batch.feed} is paused: {batch} waits until it is resumed")
+    if not batches.renew_claim(connection, batch.batch_id, runtime.actor.holder):
+        raise Superseded(f"{batch} was taken over by another run")
 
 
 def _put(runtime: Runtime, batch: Batch, file: File) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import logging
 
 from keyserver.audit import recorded
-from keyserver.errors import KeyserverError, VerificationError
+from keyserver.errors import VerificationError
 from keyserver.export.build import stage, staged_path
 from keyserver.export.claim import step
 from keyserver.protocol import signature
@@ -28,8 +28,6 @@ def sign(runtime: Runtime, batch_id: int) -> None:
         with runtime.database.connection() as connection:
             signing_keys = batches.signing_keys(connection, batch_id)
             unsigned = files.of_batch(connection, batch_id)
-        if not signing_keys:
-            raise KeyserverError(f"{batch} was planned while its feed had no active signing key")
         zipped = [(file, _pack(runtime, batch, file, signing_keys)) for file in unsigned]
         for _, zip_data in zipped:
             stage(runtime, zip_data, "zip")
@@ -75,11 +73,11 @@ def _signature(runtime: Runtime, batch: Batch, file: File, key: BatchSigningKey)
     # A wrong key behind a right name would only be found on phones.
     signature.verify(signature.load_public_key(key.public_key), made, file.export_sha256)
     with recorded(runtime.database, runtime.actor) as work:
-        files.store_signature(work.connection, file.export_sha256, key.signing_key_id, made)
-        work.record(
-            "signature.stored",
-            {"batch": batch.batch_id, "file": file.number, "key": f"{key.key_id}-{key.key_version}"},
-            hashes={"export_bin": file.export_sha256.hex()},
-        )
+        if files.store_signature(work.connection, file.export_sha256, key.signing_key_id, made):
+            work.record(
+                "signature.stored",
+                {"batch": batch.batch_id, "file": file.number, "key": f"{key.key_id}-{key.key_version}"},
+                hashes={"export_bin": file.export_sha256.hex()},
+            )
     with runtime.database.connection() as connection:
         return files.signature(connection, file.export_sha256, key.signing_key_id) or made

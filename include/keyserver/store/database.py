@@ -14,7 +14,7 @@ import psycopg
 import sqlalchemy
 from psycopg import sql
 
-from keyserver.errors import ConfigurationError, RemoteError
+from keyserver.errors import ConfigurationError, RemoteError, StoreError
 
 SQL = Path(__file__).parents[3] / "sql"
 
@@ -34,20 +34,27 @@ def queries(aggregate: str) -> Any:
 
 @contextmanager
 def remote_errors() -> Iterator[None]:
-    """Turn what a retry can heal into `RemoteError` (rule E4); let the rest through as it is."""
+    """Turn what a retry can heal into `RemoteError` (rule E4), any other error of the database into `StoreError`."""
     try:
         yield
     except psycopg.Error as error:
         state = error.sqlstate or ""
         if not state and isinstance(error, psycopg.OperationalError):
-            raise RemoteError(_OUT_OF_REACH) from error
-        if isinstance(error, psycopg.OperationalError) or state[:2] in _HEALED_BY_RETRY or not state:
-            raise RemoteError(f"the database did not answer as it should (SQLSTATE {state or 'none'})") from error
-        raise
+            raise RemoteError(_OUT_OF_REACH) from None
+        if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) or state[:2] in _HEALED_BY_RETRY:
+            raise RemoteError(f"the database did not answer as it should (SQLSTATE {state or 'none'})") from None
+        raise StoreError(f"the database refused a statement: {_safe_text(error)}") from None
     except sqlalchemy.exc.TimeoutError as error:
         raise RemoteError("no connection to the database was free in time") from error
     except sqlalchemy.exc.OperationalError as error:
         raise RemoteError(_OUT_OF_REACH) from error
+
+
+def _safe_text(error: psycopg.Error) -> str:
+    """Say what the database said without any value: its DETAIL quotes rows, its errors of data (class 22) values."""
+    if error.sqlstate is None or error.sqlstate.startswith("22") or not error.diag.message_primary:
+        return type(error).__name__
+    return error.diag.message_primary
 
 
 class Database:
@@ -73,12 +80,20 @@ class Database:
     def _connect(self) -> Connection:
         # The process is named, so that an operator finds in pg_stat_activity who holds a lock.
         return psycopg.connect(
-            self._url, autocommit=True, connect_timeout=5, application_name=f"keyserver pid {os.getpid()}"
+            self._url,
+            autocommit=True,
+            application_name=f"keyserver pid {os.getpid()}",
+            connect_timeout=5,
+            # A server that vanished without a word is noticed within half a minute.
+            keepalives_idle=10,
+            keepalives_interval=5,
+            keepalives_count=3,
+            tcp_user_timeout=20_000,
         )
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
-        """Lend a connection in autocommit; what a retry can heal comes out as `RemoteError`."""
+        """Lend a connection in autocommit; the database's errors come out as `RemoteError` or `StoreError`."""
         with remote_errors():
             lent = self._engine.raw_connection()
             try:

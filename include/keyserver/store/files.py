@@ -78,9 +78,12 @@ def set_packed(connection: Connection, batch_id: int, number: int, packed: Packe
     )
 
 
-def store_signature(connection: Connection, export_sha256: bytes, signing_key_id: int, signature: bytes) -> None:
-    """Keep the first signature by a key over a file; a later one is dropped, so that a zip made again is the same."""
-    _SQL.store_signature(connection, export_sha256=export_sha256, signing_key_id=signing_key_id, signature=signature)
+def store_signature(connection: Connection, export_sha256: bytes, signing_key_id: int, signature: bytes) -> bool:
+    """Keep the first signature by a key over a file; a later one is dropped (False): a zip made again is the same."""
+    stored = _SQL.store_signature(
+        connection, export_sha256=export_sha256, signing_key_id=signing_key_id, signature=signature
+    )
+    return stored is not None
 
 
 def signature(connection: Connection, export_sha256: bytes, signing_key_id: int) -> bytes | None:
@@ -102,6 +105,12 @@ def feeds(connection: Connection) -> list[FeedIndex]:
 def feed(connection: Connection, feed_id: int) -> FeedIndex:
     """Give one feed."""
     return FeedIndex(*_SQL.feed(connection, feed_id=feed_id))
+
+
+def lock_feed(connection: Connection, feed_id: int) -> bool:
+    """Lock a feed's row until the transaction ends; tell whether the feed is paused."""
+    paused: bool = _SQL.lock_feed(connection, feed_id=feed_id)
+    return paused
 
 
 def index_lines(connection: Connection, feed_id: int) -> list[str]:

@@ -86,7 +86,7 @@ CREATE TYPE report_type AS ENUM ('confirmed', 'likely', 'user-report', 'negative
 
 CREATE TABLE exposure (
     exposure_key              bytea PRIMARY KEY CHECK (octet_length(exposure_key) = 16),
-    interval_number           integer NOT NULL CHECK (interval_number >= 0),
+    interval_number           integer NOT NULL CHECK (interval_number BETWEEN 0 AND 2147483647 - 144),
     interval_count            smallint NOT NULL CHECK (interval_count BETWEEN 1 AND 144),
     transmission_risk         smallint NOT NULL CHECK (transmission_risk BETWEEN 0 AND 8),
     days_since_onset          smallint CHECK (days_since_onset BETWEEN -14 AND 14),
@@ -188,6 +188,20 @@ CREATE TABLE batch (
 );
 CREATE INDEX batch_due ON batch (feed_id, id) WHERE status IN ('planned', 'built', 'checked', 'signed', 'verified');
 
+CREATE FUNCTION refuse_way_back() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.status <> OLD.status AND (OLD.status, NEW.status) NOT IN (
+           ('planned', 'built'), ('planned', 'empty'), ('built', 'checked'), ('checked', 'signed'),
+           ('signed', 'verified'), ('verified', 'released'), ('released', 'withdrawing'), ('withdrawing', 'withdrawn'),
+           ('planned', 'held'), ('built', 'held'), ('checked', 'held'), ('signed', 'held'), ('verified', 'held'),
+           ('held', 'rejected'), ('held', 'replaced')) THEN
+        RAISE EXCEPTION 'a batch does not go from % to %', OLD.status, NEW.status
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'batch_one_way';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER batch_one_way BEFORE UPDATE OF status ON batch FOR EACH ROW EXECUTE FUNCTION refuse_way_back();
+
 CREATE TABLE batch_signing_key (
     batch_id       bigint NOT NULL REFERENCES batch,
     position       smallint NOT NULL CHECK (position BETWEEN 1 AND 10),   -- the newest key first
@@ -216,7 +230,7 @@ BEGIN ATOMIC
                WHEN exposure.regions && batch.exclude_regions THEN 'excluded_region'
                WHEN batch.travelers = 'exclude' AND exposure.traveler THEN 'traveler'
                WHEN state.revised AND exposure.revised_report_type = 'negative' THEN 'revoked'
-               WHEN to_timestamp((exposure.interval_number + exposure.interval_count) * 600::bigint) < batch.cutoff
+               WHEN to_timestamp((exposure.interval_number + exposure.interval_count)::bigint * 600) < batch.cutoff
                    THEN 'expired'
                ELSE 'released'
            END
@@ -345,7 +359,9 @@ END $$;
 -- The API: reads who may upload and which windows are open, writes keys. It sees neither batches nor history.
 GRANT SELECT ON release_clock, health_authority, health_authority_key, authorised_app, authorised_app_authority
     TO keyserver_api;
-GRANT SELECT, INSERT ON exposure TO keyserver_api;
+GRANT SELECT ON exposure TO keyserver_api;
+GRANT INSERT (exposure_key, interval_number, interval_count, transmission_risk, days_since_onset, report_type, traveler,
+              regions, created_at, app_name, health_authority_id) ON exposure TO keyserver_api;
 GRANT UPDATE (revised_at, revised_report_type, revised_transmission_risk, revised_days_since_onset,
               revised_authority_id) ON exposure TO keyserver_api;
 
