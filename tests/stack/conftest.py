@@ -89,6 +89,13 @@ class World:
         found = self.airflow.get(f"dags/export_keys/dagRuns/{run}/taskInstances", params={"limit": 100})
         return found.raise_for_status().json()["task_instances"]
 
+    def running_tasks(self) -> dict[int, str]:
+        """What Airflow runs just now: task ids by the process that works on them."""
+        found = self.airflow.get(
+            "dags/export_keys/dagRuns/~/taskInstances", params={"state": "running", "limit": 100}
+        ).raise_for_status()
+        return {task["pid"]: task["task_id"] for task in found.json()["task_instances"]}
+
 
 def keyserver(stack: Stack, *arguments: str) -> None:
     subprocess.run(
