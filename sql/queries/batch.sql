@@ -83,12 +83,24 @@ SELECT claimed.id, feed.name, claimed.starts_at, claimed.ends_at
 
 -- name: renew_claim(batch_id, run)$
 -- All that the run holds, since a claim is the run's: a batch that waits for a free worker is not taken over meanwhile.
+-- The batch itself is locked first and its siblings only if they are free, so that steps never wait for each other.
 WITH clock AS MATERIALIZED (SELECT keyserver_now() AS now),
+own AS MATERIALIZED (
+    SELECT id
+      FROM batch
+     WHERE id = :batch_id AND claimed_by = :run
+       FOR UPDATE),
+siblings AS MATERIALIZED (
+    SELECT batch.id
+      FROM batch
+      JOIN own ON own.id <> batch.id
+     WHERE claimed_by = :run
+       FOR UPDATE OF batch SKIP LOCKED),
 renewed AS (
     UPDATE batch
        SET claim_renewed_at = now
       FROM clock
-     WHERE claimed_by = :run
+     WHERE id IN (SELECT id FROM own UNION ALL SELECT id FROM siblings)
     RETURNING id)
 SELECT id
   FROM renewed

@@ -60,7 +60,7 @@ def _may_release(connection: Connection, runtime: Runtime, batch: Batch) -> None
     """Stop here when the feed was paused, or the claim lost, since the run began: what is public stays public (B11)."""
     if files.lock_feed(connection, batch.feed_id):
         raise Superseded(f"feed {batch.feed} is paused: {batch} waits until it is resumed")
-    if not batches.renew_claim(connection, batch.batch_id, runtime.actor.holder):
+    if batches.read(connection, batch.batch_id).claimed_by != runtime.actor.holder:
         raise Superseded(f"{batch} was taken over by another run")
 
 
