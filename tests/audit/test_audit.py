@@ -307,7 +307,7 @@ def test_task_logs_name_the_events(test_database, pipeline, caplog):
     with recorded(pipeline, ACTOR) as work:
         work.record("batch.built", {"batch": 7}, hashes={"zip": "00ff"})
         assert caplog.messages == []
-    assert caplog.messages == ["audit event 1: batch.built {'batch': 7}"]
+    assert caplog.messages == ["audit event 1: batch.built {'subject': {'batch': 7}, 'hashes': {'zip': '00ff'}}"]
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,8 @@ class Work:
             self.connection.execute("COMMIT")
         self.recorded = [seq for (seq,) in appended.fetchall()]
         for seq, event in zip(self.recorded, self.events, strict=True):
-            logger.info("audit event %d: %s %s", seq, event.obj["kind"], event.obj["subject"])
+            told = {name: event.obj[name] for name in ("subject", "counts", "hashes") if event.obj[name]}
+            logger.info("audit event %d: %s %s", seq, event.obj["kind"], told)
 
 
 @contextmanager
