@@ -7,10 +7,10 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 UV_VERSION := $(shell sed -n 's/^uv==\([^ ]*\).*/\1/p' requirements.txt)
 
-.PHONY: help demo test test-fast up status down lint format lock schema clean
+.PHONY: help demo test test-fast up status down lint format lock schema bench bench-publish bench-chaff fuzz clean
 
 help: ## show this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(STAMP) ## run the main job once, from uploads to verified matches, and stop everything again
 	@$(BIN)/python -m deploy.local demo
@@ -47,6 +47,17 @@ lock: $(STAMP) ## compile requirements.in to requirements.txt, with hashes
 
 schema: $(STAMP) ## write sql/schema.sql anew, after a migration was added
 	@$(BIN)/python -m deploy.schema
+
+bench: bench-publish bench-chaff ## all benches, one after the other; SCALE=1
+
+bench-publish: $(STAMP) ## uploads a second, their latency at 300/s, and where the time goes; SCALE=1
+	@PYTHONPATH=include:. $(BIN)/python -m bench.publish
+
+bench-chaff: $(STAMP) ## whether chaff can be told from uploads, by length or time; SCALE=1
+	@PYTHONPATH=include:. $(BIN)/python -m bench.chaff
+
+fuzz: $(STAMP) ## send the API hostile requests, 50,000 or N=
+	@PYTHONPATH=include:. $(BIN)/python -m bench.fuzz
 
 clean: ## remove the environment and caches (the state in .keyserver stays)
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache include/*.egg-info

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 
-from flask import Flask, Response
+from flask import Flask, Response, g
 
-from api import health, publish
+from api import attestation, edge, health, openapi, publish, stats
+from api.chaff import Chaff
 from api.problems import problem
 from keyserver.protocol.messages import CONTENT_TYPE
 from keyserver.settings import Settings
@@ -15,12 +17,16 @@ from keyserver.store.database import Database
 
 
 def create_app(
-    settings: Settings | None = None, database: Database | None = None, *, settable_clock: bool = False
+    settings: Settings | None = None,
+    database: Database | None = None,
+    *,
+    settable_clock: bool = False,
+    chaff: Mapping[str, Chaff] | None = None,
 ) -> Flask:
     """Return the WSGI application.
 
     Without arguments it is made from the environment; its database is then KEYSERVER_API_DATABASE_URL. Tests give their
-    own, and say that its clock is settable.
+    own, and say that its clock is settable; they may time chaff (`edge.chaff_routes`) with a clock of theirs.
 
     Raises:
         ConfigurationError: a variable is wrong or missing; the message names it.
@@ -29,12 +35,18 @@ def create_app(
     database = database or Database(settings.url("api"))
     app = Flask(__name__, static_folder=None)
     app.extensions["keyserver.database"] = database  # for whoever made the application, to close it
-    app.register_blueprint(publish.blueprint(database, settings))
-    app.register_blueprint(health.blueprint(database, settable_clock=settable_clock))
+    edge.install(app, settings, edge.chaff_routes(settings) if chaff is None else chaff)
+    attest = attestation.gate(database, settings)
+    app.register_blueprint(attestation.blueprint(attest, settings))
+    app.register_blueprint(publish.blueprint(database, settings, attest))
+    app.register_blueprint(stats.blueprint(database, settings))
+    app.register_blueprint(health.blueprint(database, settings, settable_clock=settable_clock))
+    app.register_blueprint(openapi.blueprint())
 
     @app.errorhandler(Exception)
     def refuse(error: Exception) -> Response:
         told = problem(error)
+        g.code = told.code
         body = json.dumps({"error": told.message, "code": told.code}, separators=(",", ":"))
         response = Response(body, told.status, content_type=CONTENT_TYPE)
         response.headers.extend(told.headers)

@@ -4,6 +4,10 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
+import tempfile
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,21 +17,38 @@ from gunicorn.glogging import Logger  # type: ignore[import-untyped] # it has no
 from keyserver.settings import Settings
 
 _SETTINGS = Settings.from_environment(os.environ)
-_PATHS = ("/v1/publish", "/health")
+_PATHS: tuple[str, ...] = (
+    "/v1/publish",
+    "/v1/stats",
+    "/v1/attestation/challenge",
+    "/health",
+    "/ready",
+    "/openapi.json",
+    "/docs",
+)
+_PATHS += ("/api/verify", "/api/certificate", "/api/user-report", "/jwks")
+_PATHS += ("/api/issue", "/api/batch-issue", "/api/checkcodestatus", "/api/expirecode")
+_METRICS: dict[str, Any] = {}
 
 
 class Log(Logger):  # type: ignore[misc] # see above
-    """An access log of method, path, status, length and seconds: no address, no query, no header of the client's."""
+    """An access log of method, path, status, bytes, seconds and request id.
+
+    No address, no query, no body, no header of the client's but the id, which has hex digits and dashes only. Chaff is
+    logged like any request.
+    """
 
     def atoms(self, resp: Any, _req: Any, environ: dict[str, Any], request_time: timedelta) -> dict[str, Any]:
         """Return what the format below may name. A path that is not ours is the client's own words: left out."""
         path = environ.get("PATH_INFO")
+        method = environ.get("REQUEST_METHOD")
         return {
-            "m": environ.get("REQUEST_METHOD"),
+            "m": method if method in {"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"} else "(other)",
             "U": path if path in _PATHS else "(elsewhere)",
             "s": resp.status_code,
             "B": resp.sent,
             "L": f"{request_time.total_seconds():.3f}",
+            "i": next((value for name, value in resp.headers if name.lower() == "x-request-id"), "-"),
         }
 
     def warning(self, msg: str, *args: Any, **kwargs: Any) -> None:
@@ -44,7 +65,7 @@ worker_class = "gthread"
 threads = 4
 logger_class = Log
 accesslog = "-"
-access_log_format = "%(m)s %(U)s %(s)s %(B)s %(L)s"
+access_log_format = "method=%(m)s path=%(U)s status=%(s)s bytes=%(B)s seconds=%(L)s request=%(i)s"
 
 # What listens is started, stopped and watched from outside.
 control_socket_disable = True
@@ -61,3 +82,42 @@ max_requests = 20_000
 max_requests_jitter = 2_000
 # The heartbeat's file must not wait for a disk.
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
+
+# Metrics. Read by prometheus_client when a worker imports it.
+if _SETTINGS.metrics_bind:
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = _METRICS["folder"] = tempfile.mkdtemp(prefix="keyserver-metrics-")
+
+
+def when_ready(_server: Any) -> None:
+    """Start what serves /metrics; it ends with this process, which holds its standard input."""
+    if _METRICS:
+        host, _, port = _SETTINGS.metrics_bind.rpartition(":")
+        _METRICS["process"] = subprocess.Popen(  # noqa: S603 - of ours
+            [sys.executable, "-m", "api.metrics_server", host, port, _METRICS["folder"]], stdin=subprocess.PIPE
+        )
+
+
+def pre_fork(server: Any, worker: Any) -> None:
+    """Give the worker a place of its own, the lowest that is free: its successor goes on counting in its files.
+
+    Otherwise each recycled worker would leave files behind, and every look at the metrics would read all of them.
+    """
+    taken = {other.place for other in server.WORKERS.values()}
+    worker.place = min(set(range(len(taken) + 1)) - taken)
+
+
+def post_fork(_server: Any, worker: Any) -> None:
+    """Let the metrics of this worker be those of its place."""
+    if _METRICS:
+        from prometheus_client import values  # noqa: PLC0415 - after PROMETHEUS_MULTIPROC_DIR is set
+
+        values.ValueClass = values.MultiProcessValue(lambda: worker.place)  # type: ignore[no-untyped-call]
+
+
+def on_exit(_server: Any) -> None:
+    """Stop what serves /metrics, and leave nothing behind."""
+    if "process" in _METRICS:
+        _METRICS["process"].stdin.close()
+        _METRICS["process"].wait()
+    if _METRICS:
+        shutil.rmtree(_METRICS["folder"], ignore_errors=True)

@@ -15,24 +15,37 @@ from types import MappingProxyType
 
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from keyserver.errors import PublishError, RemoteError
+from keyserver.errors import KeyserverError, PublishError, RemoteError
 from keyserver.protocol.messages import BodyTooLargeError, ContentTypeError
 
 RETRY_AFTER_S = 5
+MAINTENANCE_RETRY_AFTER_S = 300
 
 _LOG = logging.getLogger(__name__)
 
 _STATUS_OF_CODE = {
     "bad_request": HTTPStatus.BAD_REQUEST,
+    "unauthorized": HTTPStatus.UNAUTHORIZED,
     "unknown_health_authority_id": HTTPStatus.UNAUTHORIZED,
     "unable_to_load_health_authority": HTTPStatus.INTERNAL_SERVER_ERROR,
     "health_authority_verification_certificate_invalid": HTTPStatus.UNAUTHORIZED,
+    "attestation_required": HTTPStatus.UNAUTHORIZED,
+    "attestation_invalid": HTTPStatus.UNAUTHORIZED,
     "missing_revision_token": HTTPStatus.BAD_REQUEST,
+    "invalid_revision_token": HTTPStatus.BAD_REQUEST,
+    "key_metadata_mismatch": HTTPStatus.BAD_REQUEST,
+    "key_already_revised": HTTPStatus.BAD_REQUEST,
+    "invalid_report_type_transition": HTTPStatus.BAD_REQUEST,
+    "key_of_other_origin": HTTPStatus.BAD_REQUEST,
 }
 _STATUS_OF_CLASS = {
     ContentTypeError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     BodyTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
 }
+
+
+class MaintenanceError(KeyserverError):
+    """The operator has closed the service for a while (publish.md 1.1: 429)."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +65,9 @@ def problem(error: Exception) -> Problem:
         _LOG.info("upload refused: %s", error.code)
         status = _STATUS_OF_CLASS.get(type(error)) or _STATUS_OF_CODE[error.code]
         return Problem(status, error.code, str(error), error.warnings)
+    if isinstance(error, MaintenanceError):
+        headers = {"Retry-After": str(MAINTENANCE_RETRY_AFTER_S)}
+        return Problem(HTTPStatus.TOO_MANY_REQUESTS, "maintenance", str(error), headers=headers)
     if isinstance(error, RemoteError):
         _LOG.warning("answered 503: %s", error)
         return Problem(

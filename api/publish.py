@@ -2,43 +2,51 @@
 
 from __future__ import annotations
 
-import base64
-import secrets
 from datetime import UTC, datetime
 from http import HTTPStatus
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, g, request
 
+from api.answers import Answers
 from api.problems import problem
 from keyserver.errors import PublishError
 from keyserver.protocol.exposure import Limits, summary
-from keyserver.protocol.messages import CONTENT_TYPE, MAX_BODY_BYTES, PublishAnswer, decode_request
-from keyserver.publish.accept import Configuration, accept
+from keyserver.protocol.messages import MAX_BODY_BYTES, PublishAnswer, decode_request
+from keyserver.providers.keywrap import open_keywrap
+from keyserver.publish.accept import Attest, Configuration, Intake, accept
+from keyserver.publish.revisionkeys import RevisionKeys
 from keyserver.settings import Settings
 from keyserver.store.database import Database
 
 
-def blueprint(database: Database, settings: Settings) -> Blueprint:
-    """Return the route, which stores into ``database``."""
-    routes = Blueprint("publish", __name__)
-    configuration = Configuration(
+def intake(database: Database, settings: Settings, attest: Attest | None = None) -> Intake:
+    """Return what uploads into ``database`` are accepted with; ``attest`` asks apps for a proof that they are these.
+
+    Raises:
+        ConfigurationError: a setting that it needs is missing or wrong; the message names it.
+    """
+    limits = Limits(
+        max_keys=settings.max_keys_on_publish,
+        max_keys_of_same_start=settings.max_same_start_interval_keys,
+        max_onset_days=settings.max_symptom_onset_days,
+        max_onset_report_days=settings.max_valid_symptom_onset_report_days,
+        default_onset_days_ago=settings.default_symptom_onset_days_ago,
+    )
+    return Intake(
         database,
-        Limits(
-            max_keys=settings.max_keys_on_publish,
-            max_keys_of_same_start=settings.max_same_start_interval_keys,
-            max_onset_days=settings.max_symptom_onset_days,
-            max_onset_report_days=settings.max_valid_symptom_onset_report_days,
-            default_onset_days_ago=settings.default_symptom_onset_days_ago,
-        ),
+        Configuration(database, limits),
+        RevisionKeys(database, open_keywrap(settings.url("keywrap"))),
+        settings.revision_token_aad,
+        settings.allow_partial_revisions,
+        attest,
     )
 
-    def padding() -> str:
-        """1.6: random in length and content, so that the size of an answer tells nothing."""
-        size = settings.response_padding_min_bytes + secrets.randbelow(settings.response_padding_range)
-        return base64.b64encode(secrets.token_bytes(size)).decode()
 
-    def answer(status: HTTPStatus, message: PublishAnswer) -> Response:
-        return Response(message.encode(), status, {"x-api-version": "v1"}, content_type=CONTENT_TYPE)
+def blueprint(database: Database, settings: Settings, attest: Attest | None = None) -> Blueprint:
+    """Return the route, which stores into ``database``. Raises as `intake` does."""
+    routes = Blueprint("publish", __name__)
+    answers = Answers(settings)
+    taking = intake(database, settings, attest)
 
     @routes.post("/v1/publish", provide_automatic_options=False)
     def publish() -> Response:
@@ -47,25 +55,26 @@ def blueprint(database: Database, settings: Settings) -> Blueprint:
         except Exception:  # noqa: BLE001 - a server's own class, for a body that breaks off or chunks that are none
             raise PublishError("bad_request", "the body cannot be read") from None
         sent = decode_request(request.headers.get("Content-Type", ""), body)
-        accepted = accept(database, configuration, sent, datetime.now(UTC))
+        accepted = accept(taking, sent, datetime.now(UTC), user_agent=request.headers.get("User-Agent", ""))
         return answer(
             HTTPStatus.OK,
             PublishAnswer(
+                revision_token=accepted.revision_token,
                 inserted_exposures=accepted.inserted,
                 error=summary(accepted.errors) if accepted.errors else "",
                 code="partial_failure" if accepted.errors else "",
                 warnings=accepted.warnings,
-                padding=padding(),
             ),
         )
+
+    def answer(status: HTTPStatus, message: PublishAnswer) -> Response:
+        return answers.respond(status, message.fields())
 
     @routes.errorhandler(Exception)
     def refuse(error: Exception) -> Response:
         told = problem(error)
-        response = answer(
-            told.status,
-            PublishAnswer(error=told.message, code=told.code, warnings=told.warnings, padding=padding()),
-        )
+        g.code = told.code
+        response = answer(told.status, PublishAnswer(error=told.message, code=told.code, warnings=told.warnings))
         response.headers.extend(told.headers)
         return response
 

@@ -1,7 +1,8 @@
 """What Airflow loads of ours: the hook from its Connections to our runtime, and the note on a run.
 
 Connections (from whichever secrets backend the operator has): ``keyserver_pipeline`` and ``keyserver_rewriter`` are
-PostgreSQL ones; ``keyserver_blobs`` and ``keyserver_signer`` hold a URL in their extra field, {"url": "file:///folder"}.
+PostgreSQL ones; ``keyserver_blobs``, ``keyserver_signer`` and ``keyserver_keywrap`` hold a URL in their extra field,
+{"url": "file:///folder"}.
 """
 
 from __future__ import annotations
@@ -54,7 +55,12 @@ DEFAULT_ARGS: dict[str, Any] = {
 
 @contextmanager
 def task_runtime(
-    context: dict[str, Any], *, database: str = "keyserver_pipeline", blobs: bool = False, signer: bool = False
+    context: dict[str, Any],
+    *,
+    database: str = "keyserver_pipeline",
+    blobs: bool = False,
+    signer: bool = False,
+    keywrap: bool = False,
 ) -> Iterator[Runtime]:
     """Build the runtime of one task from Connections, and no more of it than the task asks for.
 
@@ -78,6 +84,7 @@ def task_runtime(
         _database_url(_connection(database)),
         blobs_url=_url("keyserver_blobs") if blobs else None,
         signer_url=_url("keyserver_signer") if signer else None,
+        keywrap_url=_url("keyserver_keywrap") if keywrap else None,
     )
     try:
         yield runtime

@@ -6,7 +6,7 @@ DECLARE
     role text;
 BEGIN
     FOREACH role IN ARRAY ARRAY['keyserver_migrate', 'keyserver_api', 'keyserver_pipeline', 'keyserver_rewriter',
-                                'keyserver_auditor'] LOOP
+                                'keyserver_auditor', 'keyserver_verification'] LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN
             EXECUTE format('CREATE ROLE %I LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION', role);
         END IF;
@@ -35,9 +35,14 @@ ALTER ROLE keyserver_rewriter SET tcp_keepalives_count = 3;
 
 ALTER ROLE keyserver_auditor SET default_transaction_read_only = on;
 
+ALTER ROLE keyserver_verification SET statement_timeout = '5s';
+ALTER ROLE keyserver_verification SET lock_timeout = '3s';
+ALTER ROLE keyserver_verification SET idle_in_transaction_session_timeout = '10s';
+
 -- A row that a constraint refuses would otherwise stand in the server's log, key and all.
 ALTER ROLE keyserver_migrate SET log_error_verbosity = 'terse';
 ALTER ROLE keyserver_api SET log_error_verbosity = 'terse';
 ALTER ROLE keyserver_pipeline SET log_error_verbosity = 'terse';
 ALTER ROLE keyserver_rewriter SET log_error_verbosity = 'terse';
 ALTER ROLE keyserver_auditor SET log_error_verbosity = 'terse';
+ALTER ROLE keyserver_verification SET log_error_verbosity = 'terse';

@@ -224,6 +224,21 @@ CREATE TABLE public.alembic_version (
     version_num character varying(32) NOT NULL
 );
 
+CREATE TABLE public.app_attestation (
+    app_name text NOT NULL,
+    platform text NOT NULL,
+    kind text NOT NULL,
+    settings jsonb NOT NULL,
+    CONSTRAINT app_attestation_kind_check CHECK ((kind = ANY (ARRAY['play-integrity'::text, 'app-attest'::text]))),
+    CONSTRAINT app_attestation_platform_check CHECK ((platform = ANY (ARRAY['android'::text, 'ios'::text])))
+);
+
+CREATE TABLE public.attestation_seen (
+    mac bytea NOT NULL,
+    seen_at timestamp with time zone NOT NULL,
+    CONSTRAINT attestation_seen_mac_check CHECK ((octet_length(mac) = 32))
+);
+
 CREATE TABLE public.audit_event (
     seq bigint NOT NULL,
     at timestamp with time zone NOT NULL,
@@ -237,6 +252,8 @@ CREATE TABLE public.audit_event (
 CREATE TABLE public.authorised_app (
     name text NOT NULL,
     regions text[] NOT NULL,
+    bypass_verification boolean DEFAULT false NOT NULL,
+    bypass_revision_token boolean DEFAULT false NOT NULL,
     CONSTRAINT authorised_app_name_check CHECK (((name <> ''::text) AND (name = lower(name)))),
     CONSTRAINT authorised_app_regions_check CHECK ((cardinality(regions) > 0))
 );
@@ -355,8 +372,13 @@ CREATE TABLE public.health_authority (
     issuer text NOT NULL,
     audience text NOT NULL,
     name text NOT NULL,
+    jwks_uri text,
+    stats_enabled boolean DEFAULT true NOT NULL,
+    certificate_max_life interval DEFAULT '01:00:00'::interval NOT NULL,
     CONSTRAINT health_authority_audience_check CHECK ((audience <> ''::text)),
+    CONSTRAINT health_authority_certificate_max_life_check CHECK (((certificate_max_life >= '00:01:00'::interval) AND (certificate_max_life <= '7 days'::interval))),
     CONSTRAINT health_authority_issuer_check CHECK ((issuer <> ''::text)),
+    CONSTRAINT health_authority_jwks_uri_check CHECK ((jwks_uri ~~ 'https://%'::text)),
     CONSTRAINT health_authority_name_check CHECK ((name <> ''::text))
 );
 
@@ -379,6 +401,28 @@ CREATE TABLE public.health_authority_key (
     CONSTRAINT health_authority_key_kid_check CHECK ((kid <> ''::text))
 );
 
+CREATE TABLE public.profile (
+    day date NOT NULL,
+    report_type public.report_type NOT NULL,
+    keys smallint NOT NULL,
+    oldest_days smallint NOT NULL,
+    shard smallint NOT NULL,
+    uploads bigint NOT NULL,
+    CONSTRAINT profile_keys_check CHECK (((keys >= 1) AND (keys <= 30))),
+    CONSTRAINT profile_oldest_days_check CHECK (((oldest_days >= 0) AND (oldest_days <= 15))),
+    CONSTRAINT profile_shard_check CHECK (((shard >= 0) AND (shard <= 15)))
+);
+
+CREATE TABLE public.profile_marginal (
+    day date NOT NULL,
+    what text NOT NULL,
+    value smallint NOT NULL,
+    shard smallint NOT NULL,
+    count bigint NOT NULL,
+    CONSTRAINT profile_marginal_shard_check CHECK (((shard >= 0) AND (shard <= 15))),
+    CONSTRAINT profile_marginal_what_check CHECK ((what = ANY (ARRAY['onset_days'::text, 'transmission_risk'::text, 'interval_count'::text, 'traveler'::text])))
+);
+
 CREATE TABLE public.release_clock (
     only_row boolean DEFAULT true NOT NULL,
     width_minutes integer NOT NULL,
@@ -388,6 +432,28 @@ CREATE TABLE public.release_clock (
     CONSTRAINT release_clock_check CHECK ((rewritten_through <= closed_through)),
     CONSTRAINT release_clock_only_row_check CHECK (only_row),
     CONSTRAINT release_clock_width_minutes_check CHECK ((((width_minutes >= 1) AND (width_minutes <= 1440)) AND ((1440 % width_minutes) = 0)))
+);
+
+CREATE TABLE public.revision_key (
+    id bigint NOT NULL,
+    aad bytea,
+    wrapped_key bytea,
+    created_at timestamp with time zone NOT NULL,
+    allowed boolean DEFAULT true NOT NULL,
+    destroyed_at timestamp with time zone,
+    CONSTRAINT revision_key_aad_check CHECK ((octet_length(aad) = 16)),
+    CONSTRAINT revision_key_check CHECK (((wrapped_key IS NULL) = (destroyed_at IS NOT NULL))),
+    CONSTRAINT revision_key_check1 CHECK (((aad IS NULL) = (destroyed_at IS NOT NULL))),
+    CONSTRAINT revision_key_check2 CHECK (((destroyed_at IS NULL) OR (NOT allowed)))
+);
+
+ALTER TABLE public.revision_key ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.revision_key_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
 );
 
 CREATE TABLE public.signature (
@@ -420,8 +486,147 @@ ALTER TABLE public.signing_key ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY 
     CACHE 1
 );
 
+CREATE TABLE public.upload_stats (
+    health_authority_id bigint NOT NULL,
+    hour timestamp with time zone NOT NULL,
+    shard smallint NOT NULL,
+    publish bigint[] NOT NULL,
+    teks bigint NOT NULL,
+    revisions bigint NOT NULL,
+    oldest_tek_days bigint[] NOT NULL,
+    onset_age_days bigint[] NOT NULL,
+    missing_onset bigint NOT NULL,
+    CONSTRAINT upload_stats_oldest_tek_days_check CHECK ((cardinality(oldest_tek_days) = 16)),
+    CONSTRAINT upload_stats_onset_age_days_check CHECK ((cardinality(onset_age_days) = 30)),
+    CONSTRAINT upload_stats_publish_check CHECK ((cardinality(publish) = 3)),
+    CONSTRAINT upload_stats_shard_check CHECK (((shard >= 0) AND (shard <= 15)))
+);
+
+CREATE TABLE public.verification_api_key (
+    id bigint NOT NULL,
+    realm_id bigint NOT NULL,
+    name text NOT NULL,
+    kind text NOT NULL,
+    key_mac bytea NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    revoked_at timestamp with time zone,
+    CONSTRAINT verification_api_key_key_mac_check CHECK ((octet_length(key_mac) = 32)),
+    CONSTRAINT verification_api_key_kind_check CHECK ((kind = ANY (ARRAY['admin'::text, 'device'::text]))),
+    CONSTRAINT verification_api_key_name_check CHECK ((name <> ''::text))
+);
+
+ALTER TABLE public.verification_api_key ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.verification_api_key_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE public.verification_code (
+    realm_id bigint NOT NULL,
+    uuid uuid NOT NULL,
+    short_mac bytea NOT NULL,
+    long_mac bytea NOT NULL,
+    nonce_mac bytea,
+    test_type text NOT NULL,
+    symptom_date date,
+    test_date date,
+    expires_at timestamp with time zone NOT NULL,
+    long_expires_at timestamp with time zone NOT NULL,
+    attempts smallint DEFAULT 0 NOT NULL,
+    claimed_at timestamp with time zone,
+    CONSTRAINT verification_code_check CHECK (((nonce_mac IS NOT NULL) = (test_type = 'user-report'::text))),
+    CONSTRAINT verification_code_long_mac_check CHECK ((octet_length(long_mac) = 32)),
+    CONSTRAINT verification_code_nonce_mac_check CHECK ((octet_length(nonce_mac) = 32)),
+    CONSTRAINT verification_code_short_mac_check CHECK ((octet_length(short_mac) = 32)),
+    CONSTRAINT verification_code_test_type_check CHECK ((test_type = ANY (ARRAY['confirmed'::text, 'likely'::text, 'negative'::text, 'user-report'::text])))
+);
+
+CREATE TABLE public.verification_rate (
+    realm_id bigint NOT NULL,
+    what text NOT NULL,
+    starts_at timestamp with time zone NOT NULL,
+    count integer NOT NULL,
+    CONSTRAINT verification_rate_count_check CHECK ((count >= 0))
+);
+
+CREATE TABLE public.verification_realm (
+    id bigint NOT NULL,
+    name text NOT NULL,
+    code_digits smallint DEFAULT 8 NOT NULL,
+    code_lifetime interval DEFAULT '00:15:00'::interval NOT NULL,
+    long_code_length smallint DEFAULT 16 NOT NULL,
+    long_code_lifetime interval DEFAULT '24:00:00'::interval NOT NULL,
+    test_types text[] DEFAULT '{confirmed,likely,negative}'::text[] NOT NULL,
+    date_required boolean DEFAULT true NOT NULL,
+    certificate_issuer text NOT NULL,
+    certificate_audience text NOT NULL,
+    certificate_kid text NOT NULL,
+    certificate_lifetime interval DEFAULT '00:15:00'::interval NOT NULL,
+    certificate_key text NOT NULL,
+    token_key text NOT NULL,
+    user_report boolean DEFAULT false NOT NULL,
+    user_report_webhook text,
+    user_report_again interval DEFAULT '90 days'::interval NOT NULL,
+    requests_per_minute integer DEFAULT 600 NOT NULL,
+    wrong_codes_per_hour integer DEFAULT 600 NOT NULL,
+    codes_per_day integer DEFAULT 10000 NOT NULL,
+    CONSTRAINT verification_realm_certificate_audience_check CHECK ((certificate_audience <> ''::text)),
+    CONSTRAINT verification_realm_certificate_issuer_check CHECK ((certificate_issuer <> ''::text)),
+    CONSTRAINT verification_realm_certificate_kid_check CHECK ((certificate_kid <> ''::text)),
+    CONSTRAINT verification_realm_certificate_lifetime_check CHECK (((certificate_lifetime >= '00:01:00'::interval) AND (certificate_lifetime <= '01:00:00'::interval))),
+    CONSTRAINT verification_realm_check CHECK ((token_key <> certificate_key)),
+    CONSTRAINT verification_realm_check1 CHECK (((NOT user_report) OR (user_report_webhook IS NOT NULL))),
+    CONSTRAINT verification_realm_code_digits_check CHECK (((code_digits >= 6) AND (code_digits <= 16))),
+    CONSTRAINT verification_realm_code_lifetime_check CHECK (((code_lifetime >= '00:01:00'::interval) AND (code_lifetime <= '01:00:00'::interval))),
+    CONSTRAINT verification_realm_codes_per_day_check CHECK ((codes_per_day > 0)),
+    CONSTRAINT verification_realm_long_code_length_check CHECK (((long_code_length >= 12) AND (long_code_length <= 64))),
+    CONSTRAINT verification_realm_long_code_lifetime_check CHECK (((long_code_lifetime >= '00:01:00'::interval) AND (long_code_lifetime <= '24:00:00'::interval))),
+    CONSTRAINT verification_realm_name_check CHECK ((name ~ '^[a-z0-9][a-z0-9_-]{0,99}$'::text)),
+    CONSTRAINT verification_realm_requests_per_minute_check CHECK ((requests_per_minute > 0)),
+    CONSTRAINT verification_realm_test_types_check CHECK (((cardinality(test_types) > 0) AND (test_types <@ '{confirmed,likely,negative}'::text[]))),
+    CONSTRAINT verification_realm_user_report_webhook_check CHECK ((user_report_webhook ~~ 'https://%'::text)),
+    CONSTRAINT verification_realm_wrong_codes_per_hour_check CHECK ((wrong_codes_per_hour > 0))
+);
+
+ALTER TABLE public.verification_realm ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.verification_realm_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE public.verification_token (
+    token_mac bytea NOT NULL,
+    realm_id bigint NOT NULL,
+    test_type text NOT NULL,
+    symptom_date date,
+    test_date date,
+    expires_at timestamp with time zone NOT NULL,
+    used_at timestamp with time zone,
+    CONSTRAINT verification_token_test_type_check CHECK ((test_type = ANY (ARRAY['confirmed'::text, 'likely'::text, 'negative'::text, 'user-report'::text]))),
+    CONSTRAINT verification_token_token_mac_check CHECK ((octet_length(token_mac) = 32))
+);
+
+CREATE TABLE public.verification_user_report (
+    phone_mac bytea NOT NULL,
+    realm_id bigint NOT NULL,
+    until timestamp with time zone NOT NULL,
+    CONSTRAINT verification_user_report_phone_mac_check CHECK ((octet_length(phone_mac) = 32))
+);
+
 ALTER TABLE ONLY public.alembic_version
     ADD CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num);
+
+ALTER TABLE ONLY public.app_attestation
+    ADD CONSTRAINT app_attestation_pkey PRIMARY KEY (app_name, platform);
+
+ALTER TABLE ONLY public.attestation_seen
+    ADD CONSTRAINT attestation_seen_pkey PRIMARY KEY (mac);
 
 ALTER TABLE ONLY public.audit_event
     ADD CONSTRAINT audit_event_hash_key UNIQUE (hash);
@@ -486,8 +691,17 @@ ALTER TABLE ONLY public.health_authority_key
 ALTER TABLE ONLY public.health_authority
     ADD CONSTRAINT health_authority_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY public.profile_marginal
+    ADD CONSTRAINT profile_marginal_pkey PRIMARY KEY (day, what, value, shard);
+
+ALTER TABLE ONLY public.profile
+    ADD CONSTRAINT profile_pkey PRIMARY KEY (day, report_type, keys, oldest_days, shard);
+
 ALTER TABLE ONLY public.release_clock
     ADD CONSTRAINT release_clock_pkey PRIMARY KEY (only_row);
+
+ALTER TABLE ONLY public.revision_key
+    ADD CONSTRAINT revision_key_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY public.signature
     ADD CONSTRAINT signature_pkey PRIMARY KEY (export_sha256, signing_key_id);
@@ -501,11 +715,53 @@ ALTER TABLE ONLY public.signing_key
 ALTER TABLE ONLY public.signing_key
     ADD CONSTRAINT signing_key_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY public.upload_stats
+    ADD CONSTRAINT upload_stats_pkey PRIMARY KEY (health_authority_id, hour, shard);
+
+ALTER TABLE ONLY public.verification_api_key
+    ADD CONSTRAINT verification_api_key_key_mac_key UNIQUE (key_mac);
+
+ALTER TABLE ONLY public.verification_api_key
+    ADD CONSTRAINT verification_api_key_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.verification_api_key
+    ADD CONSTRAINT verification_api_key_realm_id_name_key UNIQUE (realm_id, name);
+
+ALTER TABLE ONLY public.verification_code
+    ADD CONSTRAINT verification_code_long_mac_key UNIQUE (long_mac);
+
+ALTER TABLE ONLY public.verification_code
+    ADD CONSTRAINT verification_code_pkey PRIMARY KEY (realm_id, uuid);
+
+ALTER TABLE ONLY public.verification_code
+    ADD CONSTRAINT verification_code_short_mac_key UNIQUE (short_mac);
+
+ALTER TABLE ONLY public.verification_rate
+    ADD CONSTRAINT verification_rate_pkey PRIMARY KEY (realm_id, what);
+
+ALTER TABLE ONLY public.verification_realm
+    ADD CONSTRAINT verification_realm_name_key UNIQUE (name);
+
+ALTER TABLE ONLY public.verification_realm
+    ADD CONSTRAINT verification_realm_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.verification_token
+    ADD CONSTRAINT verification_token_pkey PRIMARY KEY (token_mac);
+
+ALTER TABLE ONLY public.verification_user_report
+    ADD CONSTRAINT verification_user_report_pkey PRIMARY KEY (phone_mac);
+
 CREATE INDEX batch_due ON public.batch USING btree (feed_id, id) WHERE (status = ANY (ARRAY['planned'::text, 'built'::text, 'checked'::text, 'signed'::text, 'verified'::text]));
 
 CREATE INDEX exposure_created_at ON public.exposure USING btree (created_at);
 
 CREATE INDEX exposure_revised_at ON public.exposure USING btree (revised_at) WHERE (revised_at IS NOT NULL);
+
+CREATE INDEX verification_code_long_expires_at ON public.verification_code USING btree (long_expires_at);
+
+CREATE INDEX verification_token_expires_at ON public.verification_token USING btree (expires_at);
+
+CREATE INDEX verification_user_report_until ON public.verification_user_report USING btree (until);
 
 CREATE TRIGGER audit_event_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON public.audit_event FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_change_of_history();
 
@@ -514,6 +770,9 @@ CREATE TRIGGER batch_one_way BEFORE UPDATE OF status ON public.batch FOR EACH RO
 CREATE TRIGGER refuse_closed_window_insert AFTER INSERT ON public.exposure REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_closed_window();
 
 CREATE TRIGGER refuse_closed_window_update AFTER UPDATE ON public.exposure REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_closed_window();
+
+ALTER TABLE ONLY public.app_attestation
+    ADD CONSTRAINT app_attestation_app_name_fkey FOREIGN KEY (app_name) REFERENCES public.authorised_app(name) ON DELETE CASCADE;
 
 ALTER TABLE ONLY public.authorised_app_authority
     ADD CONSTRAINT authorised_app_authority_app_name_fkey FOREIGN KEY (app_name) REFERENCES public.authorised_app(name) ON DELETE CASCADE;
@@ -557,11 +816,30 @@ ALTER TABLE ONLY public.health_authority_key
 ALTER TABLE ONLY public.signature
     ADD CONSTRAINT signature_signing_key_id_fkey FOREIGN KEY (signing_key_id) REFERENCES public.signing_key(id);
 
+ALTER TABLE ONLY public.upload_stats
+    ADD CONSTRAINT upload_stats_health_authority_id_fkey FOREIGN KEY (health_authority_id) REFERENCES public.health_authority(id);
+
+ALTER TABLE ONLY public.verification_api_key
+    ADD CONSTRAINT verification_api_key_realm_id_fkey FOREIGN KEY (realm_id) REFERENCES public.verification_realm(id);
+
+ALTER TABLE ONLY public.verification_code
+    ADD CONSTRAINT verification_code_realm_id_fkey FOREIGN KEY (realm_id) REFERENCES public.verification_realm(id);
+
+ALTER TABLE ONLY public.verification_rate
+    ADD CONSTRAINT verification_rate_realm_id_fkey FOREIGN KEY (realm_id) REFERENCES public.verification_realm(id);
+
+ALTER TABLE ONLY public.verification_token
+    ADD CONSTRAINT verification_token_realm_id_fkey FOREIGN KEY (realm_id) REFERENCES public.verification_realm(id);
+
+ALTER TABLE ONLY public.verification_user_report
+    ADD CONSTRAINT verification_user_report_realm_id_fkey FOREIGN KEY (realm_id) REFERENCES public.verification_realm(id);
+
 REVOKE USAGE ON SCHEMA public FROM PUBLIC;
 GRANT USAGE ON SCHEMA public TO keyserver_api;
 GRANT USAGE ON SCHEMA public TO keyserver_pipeline;
 GRANT USAGE ON SCHEMA public TO keyserver_rewriter;
 GRANT USAGE ON SCHEMA public TO keyserver_auditor;
+GRANT USAGE ON SCHEMA public TO keyserver_verification;
 
 REVOKE ALL ON FUNCTION public.audit_append(events jsonb[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.audit_append(events jsonb[]) TO keyserver_pipeline;
@@ -639,6 +917,15 @@ REVOKE ALL ON FUNCTION public.batch_rows(wanted_batch bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.batch_rows(wanted_batch bigint) TO keyserver_pipeline;
 
 GRANT SELECT ON TABLE public.alembic_version TO keyserver_pipeline;
+GRANT SELECT ON TABLE public.alembic_version TO keyserver_api;
+GRANT SELECT ON TABLE public.alembic_version TO keyserver_verification;
+
+GRANT SELECT ON TABLE public.app_attestation TO keyserver_api;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.app_attestation TO keyserver_pipeline;
+GRANT SELECT ON TABLE public.app_attestation TO keyserver_auditor;
+
+GRANT SELECT,INSERT ON TABLE public.attestation_seen TO keyserver_api;
+GRANT SELECT,DELETE ON TABLE public.attestation_seen TO keyserver_pipeline;
 
 GRANT SELECT ON TABLE public.audit_event TO keyserver_pipeline;
 GRANT SELECT ON TABLE public.audit_event TO keyserver_auditor;
@@ -648,6 +935,10 @@ GRANT SELECT,INSERT,DELETE ON TABLE public.authorised_app TO keyserver_pipeline;
 GRANT SELECT ON TABLE public.authorised_app TO keyserver_auditor;
 
 GRANT UPDATE(regions) ON TABLE public.authorised_app TO keyserver_pipeline;
+
+GRANT UPDATE(bypass_verification) ON TABLE public.authorised_app TO keyserver_pipeline;
+
+GRANT UPDATE(bypass_revision_token) ON TABLE public.authorised_app TO keyserver_pipeline;
 
 GRANT SELECT ON TABLE public.authorised_app_authority TO keyserver_api;
 GRANT SELECT,INSERT,DELETE ON TABLE public.authorised_app_authority TO keyserver_pipeline;
@@ -718,6 +1009,12 @@ GRANT UPDATE(audience) ON TABLE public.health_authority TO keyserver_pipeline;
 
 GRANT UPDATE(name) ON TABLE public.health_authority TO keyserver_pipeline;
 
+GRANT UPDATE(jwks_uri) ON TABLE public.health_authority TO keyserver_pipeline;
+
+GRANT UPDATE(stats_enabled) ON TABLE public.health_authority TO keyserver_pipeline;
+
+GRANT UPDATE(certificate_max_life) ON TABLE public.health_authority TO keyserver_pipeline;
+
 GRANT SELECT ON TABLE public.health_authority_key TO keyserver_api;
 GRANT SELECT,INSERT ON TABLE public.health_authority_key TO keyserver_pipeline;
 GRANT SELECT ON TABLE public.health_authority_key TO keyserver_auditor;
@@ -726,14 +1023,40 @@ GRANT UPDATE(valid_from) ON TABLE public.health_authority_key TO keyserver_pipel
 
 GRANT UPDATE(valid_thru) ON TABLE public.health_authority_key TO keyserver_pipeline;
 
+GRANT SELECT,INSERT,UPDATE ON TABLE public.profile TO keyserver_api;
+GRANT SELECT ON TABLE public.profile TO keyserver_pipeline;
+GRANT SELECT ON TABLE public.profile TO keyserver_auditor;
+
+GRANT SELECT,INSERT,UPDATE ON TABLE public.profile_marginal TO keyserver_api;
+GRANT SELECT ON TABLE public.profile_marginal TO keyserver_pipeline;
+GRANT SELECT ON TABLE public.profile_marginal TO keyserver_auditor;
+
 GRANT SELECT ON TABLE public.release_clock TO keyserver_api;
 GRANT SELECT ON TABLE public.release_clock TO keyserver_pipeline;
 GRANT SELECT ON TABLE public.release_clock TO keyserver_rewriter;
 GRANT SELECT ON TABLE public.release_clock TO keyserver_auditor;
+GRANT SELECT ON TABLE public.release_clock TO keyserver_verification;
 
 GRANT UPDATE(closed_through) ON TABLE public.release_clock TO keyserver_pipeline;
 
 GRANT UPDATE(rewritten_through) ON TABLE public.release_clock TO keyserver_rewriter;
+
+GRANT SELECT ON TABLE public.revision_key TO keyserver_api;
+GRANT SELECT,INSERT ON TABLE public.revision_key TO keyserver_pipeline;
+
+GRANT SELECT(id) ON TABLE public.revision_key TO keyserver_auditor;
+
+GRANT UPDATE(aad) ON TABLE public.revision_key TO keyserver_pipeline;
+
+GRANT UPDATE(wrapped_key) ON TABLE public.revision_key TO keyserver_pipeline;
+
+GRANT SELECT(created_at) ON TABLE public.revision_key TO keyserver_auditor;
+
+GRANT UPDATE(allowed) ON TABLE public.revision_key TO keyserver_pipeline;
+GRANT SELECT(allowed) ON TABLE public.revision_key TO keyserver_auditor;
+
+GRANT UPDATE(destroyed_at) ON TABLE public.revision_key TO keyserver_pipeline;
+GRANT SELECT(destroyed_at) ON TABLE public.revision_key TO keyserver_auditor;
 
 GRANT SELECT,INSERT ON TABLE public.signature TO keyserver_pipeline;
 GRANT SELECT ON TABLE public.signature TO keyserver_auditor;
@@ -744,3 +1067,60 @@ GRANT SELECT ON TABLE public.signing_key TO keyserver_auditor;
 GRANT UPDATE(active_from) ON TABLE public.signing_key TO keyserver_pipeline;
 
 GRANT UPDATE(active_thru) ON TABLE public.signing_key TO keyserver_pipeline;
+
+GRANT SELECT,INSERT,UPDATE ON TABLE public.upload_stats TO keyserver_api;
+GRANT SELECT ON TABLE public.upload_stats TO keyserver_pipeline;
+GRANT SELECT ON TABLE public.upload_stats TO keyserver_auditor;
+
+GRANT SELECT ON TABLE public.verification_api_key TO keyserver_verification;
+GRANT INSERT ON TABLE public.verification_api_key TO keyserver_pipeline;
+
+GRANT SELECT(id) ON TABLE public.verification_api_key TO keyserver_pipeline;
+GRANT SELECT(id) ON TABLE public.verification_api_key TO keyserver_auditor;
+
+GRANT SELECT(realm_id) ON TABLE public.verification_api_key TO keyserver_pipeline;
+GRANT SELECT(realm_id) ON TABLE public.verification_api_key TO keyserver_auditor;
+
+GRANT SELECT(name) ON TABLE public.verification_api_key TO keyserver_pipeline;
+GRANT SELECT(name) ON TABLE public.verification_api_key TO keyserver_auditor;
+
+GRANT SELECT(kind) ON TABLE public.verification_api_key TO keyserver_pipeline;
+GRANT SELECT(kind) ON TABLE public.verification_api_key TO keyserver_auditor;
+
+GRANT SELECT(created_at) ON TABLE public.verification_api_key TO keyserver_pipeline;
+GRANT SELECT(created_at) ON TABLE public.verification_api_key TO keyserver_auditor;
+
+GRANT SELECT(revoked_at),UPDATE(revoked_at) ON TABLE public.verification_api_key TO keyserver_pipeline;
+GRANT SELECT(revoked_at) ON TABLE public.verification_api_key TO keyserver_auditor;
+
+GRANT SELECT,INSERT,DELETE ON TABLE public.verification_code TO keyserver_verification;
+
+GRANT UPDATE(expires_at) ON TABLE public.verification_code TO keyserver_verification;
+
+GRANT UPDATE(long_expires_at) ON TABLE public.verification_code TO keyserver_verification;
+
+GRANT UPDATE(attempts) ON TABLE public.verification_code TO keyserver_verification;
+
+GRANT UPDATE(claimed_at) ON TABLE public.verification_code TO keyserver_verification;
+
+GRANT SELECT,INSERT ON TABLE public.verification_rate TO keyserver_verification;
+
+GRANT UPDATE(starts_at) ON TABLE public.verification_rate TO keyserver_verification;
+
+GRANT UPDATE(count) ON TABLE public.verification_rate TO keyserver_verification;
+
+GRANT SELECT ON TABLE public.verification_realm TO keyserver_verification;
+GRANT INSERT ON TABLE public.verification_realm TO keyserver_pipeline;
+GRANT SELECT ON TABLE public.verification_realm TO keyserver_auditor;
+
+GRANT SELECT(id) ON TABLE public.verification_realm TO keyserver_pipeline;
+
+GRANT SELECT(name) ON TABLE public.verification_realm TO keyserver_pipeline;
+
+GRANT SELECT,INSERT,DELETE ON TABLE public.verification_token TO keyserver_verification;
+
+GRANT UPDATE(used_at) ON TABLE public.verification_token TO keyserver_verification;
+
+GRANT SELECT,INSERT,DELETE ON TABLE public.verification_user_report TO keyserver_verification;
+
+GRANT UPDATE(until) ON TABLE public.verification_user_report TO keyserver_verification;

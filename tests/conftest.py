@@ -16,7 +16,14 @@ from deploy.local.postgres import THROWAWAY, Server, server
 from keyserver.store import database as databases
 from keyserver.store.database import Database
 
-ROLES = ("keyserver_migrate", "keyserver_api", "keyserver_pipeline", "keyserver_rewriter", "keyserver_auditor")
+ROLES = (
+    "keyserver_migrate",
+    "keyserver_api",
+    "keyserver_pipeline",
+    "keyserver_rewriter",
+    "keyserver_auditor",
+    "keyserver_verification",
+)
 WIDTH_MINUTES = 1
 # Where every test's database stands: the start of its first open window.
 START = datetime(2026, 3, 2, 10, 0, tzinfo=UTC)

@@ -84,7 +84,7 @@ def new_database(postgres) -> Callable[[], dict[str, str]]:
         "KEYSERVER_ADMIN_DATABASE_URL": postgres.admin_url,
         **{
             f"KEYSERVER_{role.upper()}_DATABASE_URL": url(f"keyserver_{role}")
-            for role in ("migrate", "api", "pipeline", "rewriter", "auditor")
+            for role in ("migrate", "api", "pipeline", "rewriter", "auditor", "verification")
         },
     }
     with psycopg.connect(postgres.admin_url, autocommit=True) as connection:
@@ -158,3 +158,14 @@ def test_a_signing_key_is_made_once(tmp_path):
     assert "north-1" in refused(keyserver("keys", "generate", "north-1", "--public", other, **url))
     assert not other.exists()
     assert public.read_bytes() == before
+
+
+def test_revision_keys_are_rotated_under_a_master_key_that_is_made_once(test_database, tmp_path):
+    url = {"KEYSERVER_KEYWRAP_URL": (tmp_path / "keywrap").as_uri()}
+    pipeline = {**url, "KEYSERVER_PIPELINE_DATABASE_URL": test_database.url("keyserver_pipeline")}
+    assert "no master key" in refused(keyserver("keys", "rotate", **pipeline))
+    done(keyserver("keys", "generate-master", **url))
+    assert "there is a master key already" in refused(keyserver("keys", "generate-master", **url))
+    assert done(keyserver("keys", "rotate", **pipeline)) == "Revision keys: key 1 is made; 0 destroyed.\n"
+    assert done(keyserver("keys", "rotate", **pipeline)) == "Revision keys: no new key is due; 0 destroyed.\n"
+    assert refused(keyserver("keys", "rotate")) == "KEYSERVER_KEYWRAP_URL is not set\n"

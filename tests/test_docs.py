@@ -46,9 +46,8 @@ def named(document: Path, command: str) -> set[str]:
 
 
 def test_documents_are_found():
-    assert {"README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "glossary.md", "0001-layout.md"} <= {
-        document.name for document in DOCUMENTS
-    }
+    assert {"README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"} <= {document.name for document in DOCUMENTS}
+    assert {"glossary.md", "quirks.md", "0001-layout.md"} <= {document.name for document in DOCUMENTS}
 
 
 @EACH
@@ -89,7 +88,7 @@ def test_commands_exist(document):
 @EACH
 def test_variables_are_known(document):
     known = {*settings._URLS, *settings._INTEGERS, *settings._TEXTS, *settings._URLS.values(), *VARIABLES.values()}
-    known.add("KEYSERVER_HOME")
+    known |= {*settings._FLAGS, *settings._BASE64, "KEYSERVER_HOME"}
     assert set(re.findall(r"KEYSERVER_\w+", document.read_text(encoding="utf-8"))) - known == set()
 
 
@@ -119,3 +118,32 @@ def test_every_table_and_every_status_is_explained():
         names |= set(re.findall(r"'([a-z]+)'", values))
     assert {"batch", "planned", "staged", "held"} <= names
     assert names - set(INLINE.findall(GLOSSARY)) == set()
+
+
+# The quirks of the reference
+
+QUIRKS = (PROJECT / "docs" / "quirks.md").read_text(encoding="utf-8")
+ROWS = [line.strip("| ").split(" | ") for line in QUIRKS.splitlines() if re.match(r"\| (?!Where )", line)]
+DECIDED = re.compile(r"(mended|kept|changed|left out|dropped)\b")
+
+
+def test_each_quirk_has_a_place_a_decision_and_a_test_that_exists():
+    assert len(ROWS) > 80
+    assert [row for row in ROWS if len(row) != 4 or not all(row)] == []
+    assert [ours for _, _, ours, _ in ROWS if not DECIDED.match(ours)] == []
+    missing = []
+    for where, _, ours, tests in ROWS:
+        named = re.findall(r"`([\w/]+\.py)::(test_\w+)`", tests)
+        if not named:
+            assert (where, tests, ours[:7]) == (where, "none", "dropped")
+        for file, function in named:
+            path = PROJECT / "tests" / file
+            if not path.is_file() or f"\ndef {function}(" not in path.read_text(encoding="utf-8"):
+                missing.append(f"{file}::{function}")
+    assert missing == []
+
+
+def test_every_numbered_quirk_is_decided():
+    """Publish.md, section 11."""
+    numbers = {int(number) for where, *_ in ROWS for number in re.findall(r"\bquirk (\d+)", where)}
+    assert numbers == set(range(1, 19))

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 from datetime import datetime, timedelta
 from typing import Any
 
 import psycopg
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from keyserver.device.issuer import Issuer, publish_hmac
+from keyserver.providers import keywrap
+from keyserver.settings import Settings
 
 APP = "com.example.app"
 ISSUER = "authority.example"
 AUDIENCE = "keyserver.example"
 KID = "v1"
 SECRET = bytes(range(1, 17))
+TOKEN_AAD = b"additional data of revision tokens"
 PRIVATE_KEY = ec.generate_private_key(ec.SECP256R1())
 
 
@@ -55,6 +60,26 @@ def authorise(url: str, app: str = APP, regions: tuple[str, ...] = ("DE", "AT"),
         connection.execute(
             "INSERT INTO authorised_app_authority (app_name, health_authority_id) VALUES (%s, %s)", [app, authority]
         )
+
+
+def api_settings(folder: Any = "/nonexistent", **values: Any) -> Settings:
+    """What the API does not start without; in ``folder`` lies the master key that `add_revision_key` makes."""
+    urls = {"keywrap": f"file://{folder}", **values.pop("urls", {})}
+    return Settings(urls=urls, revision_token_aad_or_none=TOKEN_AAD, **values)
+
+
+def add_revision_key(url: str, folder: Any) -> int:
+    """Store a revision key that is long effective, as the pipeline does; return its id."""
+    if not (folder / "master.key").exists():
+        keywrap.generate(f"file://{folder}")
+    key, aad = AESGCM.generate_key(256), os.urandom(16)
+    wrapped = keywrap.open_keywrap(f"file://{folder}").wrap(key, aad)
+    with psycopg.connect(url, autocommit=True) as connection:
+        (kid,) = connection.execute(
+            "INSERT INTO revision_key (aad, wrapped_key, created_at) VALUES (%s, %s, '2020-01-01Z') RETURNING id",
+            [aad, wrapped],
+        ).fetchone()
+    return kid
 
 
 def interval(moment: datetime) -> int:

@@ -26,10 +26,11 @@ from rich.table import Table
 from deploy.local.development import REGIONS, Development, Region
 from deploy.local.stack import PROJECT, Stack, StackError
 from keyserver.device import client, exportreader
-from keyserver.device.issuer import Issuer
+from keyserver.device.exportreader import CONFIRMED_TEST
+from keyserver.device.issuer import ReportType
 from keyserver.device.phone import FileCache, Phone, TrustedKeys
 from keyserver.errors import KeyserverError, RemoteError
-from keyserver.protocol.intervals import interval_at, interval_start
+from keyserver.protocol.intervals import interval_start
 from keyserver.protocol.signature import load_public_key
 
 UPLOADERS = {"north": 120, "south": 80}
@@ -37,6 +38,9 @@ BYSTANDERS = {"north": 30, "south": 20}
 MET_SOMEBODY_ILL = {"north": 12, "south": 8}
 MET_SOMEBODY_HEALTHY = 4  # a region: a meeting alone must not warn anybody
 MET_ON_A_KEY_STILL_VALID = 3  # a region: today's keys are uploaded, and held back until they ended
+# In the north, two more phones upload a `likely` diagnosis, which their authority then confirms or takes back.
+REVISIONS: tuple[ReportType, ...] = ("confirmed", "negative")
+REVISED_IN = REGIONS[0]
 UPLOADING_TODAY = 10  # a region: phones that send today's key as well
 MOST_WAIT_S = 240.0
 HELD_AFTER_END = timedelta(hours=2)
@@ -54,7 +58,20 @@ class Bystander:
     phone: Phone
     region: Region
     must_match: bool
-    warned: bool = False
+    report_types: set[int | None] = field(default_factory=set)  # what the phone was told of those whom it met
+
+    @property
+    def warned(self) -> bool:
+        """Whether the phone found a meeting with somebody who tested positive; every report here ends as confirmed."""
+        return self.report_types == {CONFIRMED_TEST}
+
+
+@dataclass
+class Revision:
+    """A phone that uploads twice: a `likely` report, and what its authority makes of it."""
+
+    phone: Phone
+    becomes: ReportType
 
 
 @dataclass
@@ -62,10 +79,12 @@ class Epidemic:
     """The people of the demo, and what their phones sent."""
 
     uploaders: dict[str, list[Phone]] = field(default_factory=dict)
+    revisions: list[Revision] = field(default_factory=list)
     bystanders: list[Bystander] = field(default_factory=list)
     keys: int = 0
     due_keys: dict[str, set[bytes]] = field(default_factory=dict)  # by region: those that must be released
-    held_keys: dict[str, set[bytes]] = field(default_factory=dict)  # and those that must not be yet
+    held_keys: dict[str, set[bytes]] = field(default_factory=dict)  # those that must not be yet
+    revoked_keys: set[bytes] = field(default_factory=set)  # and those that must never be
 
 
 @dataclass(frozen=True)
@@ -127,22 +146,28 @@ def _main_job(stack: Stack, steps: Steps) -> tuple[dict[str, object], bool]:
         development.declare(datetime.now(UTC))
     with steps.step("meet", "People meet; some fall ill"):
         epidemic = _meet(development, datetime.now(UTC))
-    with steps.step("upload", f"{sum(UPLOADERS.values())} phones upload with a proof of their diagnosis"):
+    with steps.step(
+        "upload", f"{sum(UPLOADERS.values()) + len(REVISIONS)} phones get a certificate for their diagnosis and upload"
+    ):
         _await_room_in_the_window()
         span = _upload(development, epidemic)
     with steps.step("release_and_match", "Airflow closes the window, builds, checks, signs, verifies and releases"):
         files, last_match = _follow(stack, development, epidemic)
-    outcomes = [(bystander.must_match, bystander.warned) for bystander in epidemic.bystanders]
+    met = [bystander for bystander in epidemic.bystanders if bystander.must_match]
+    warned = sum(bystander.warned for bystander in met)
     leaked = sum(len(epidemic.held_keys[file.region.name] & _keys_of(file)) for file in files)
+    revoked = sum(len(epidemic.revoked_keys & _keys_of(file)) for file in files)
     waited = max((last_match[file.region.name] - _batch_end(file)).total_seconds() for file in files)
     figures: dict[str, object] = {
-        "uploads": sum(UPLOADERS.values()),
+        "uploads": sum(UPLOADERS.values()) + len(REVISIONS),
+        "revisions": len(REVISIONS),
         "keys": epidemic.keys,
         "files": len(files),
-        "matched": outcomes.count((True, True)),
-        "missed": outcomes.count((True, False)),
-        "false_matches": outcomes.count((False, True)),
+        "matched": warned,
+        "missed": len(met) - warned,
+        "false_matches": sum(bool(one.report_types) for one in epidemic.bystanders if not one.must_match),
         "still_valid_keys_released": leaked,
+        "revoked_keys_released": revoked,
         "window_end_to_match_s": round(waited, 1),
         "artifacts": {
             "zips": [_relative(stack.blobs / "public" / file.line) for file in files],
@@ -152,10 +177,11 @@ def _main_job(stack: Stack, steps: Steps) -> tuple[dict[str, object], bool]:
     }
     _say(epidemic, span, files, figures)
     wanted = {
-        "matched": sum(MET_SOMEBODY_ILL.values()),
+        "matched": sum(MET_SOMEBODY_ILL.values()) + REVISIONS.count("confirmed"),
         "missed": 0,
         "false_matches": 0,
         "still_valid_keys_released": 0,
+        "revoked_keys_released": 0,
     }
     return figures, wanted.items() <= figures.items()
 
@@ -186,6 +212,13 @@ def _meet(development: Development, now: datetime) -> Epidemic:
             elif rest < MET_ON_A_KEY_STILL_VALID + MET_SOMEBODY_HEALTHY:
                 _hear(bystander.phone, healthy, past, source)
             epidemic.bystanders.append(bystander)
+    for becomes in REVISIONS:
+        revised = Revision(Phone(_trusted(development, REVISED_IN)), becomes)
+        revised.phone.carry(now - timedelta(days=13), now - timedelta(days=1))
+        bystander = Bystander(Phone(_trusted(development, REVISED_IN)), REVISED_IN, becomes == "confirmed")
+        _hear(bystander.phone, revised.phone, now - timedelta(days=3), source)
+        epidemic.revisions.append(revised)
+        epidemic.bystanders.append(bystander)
     return epidemic
 
 
@@ -208,38 +241,48 @@ def _trusted(development: Development, region: Region) -> TrustedKeys:
 def _await_room_in_the_window() -> None:
     """Let all uploads fall into one window, so that the summary can name it."""
     left = 60 - time.time() % 60
-    if left < 15:
+    if left < 30:
         time.sleep(left + 0.5)
 
 
 def _upload(development: Development, epidemic: Epidemic) -> tuple[datetime, datetime]:
     """Upload from all phones, eight at a time; give the moments of the first and the last."""
     first = datetime.now(UTC)
+    onset = first.date() - timedelta(days=3)
     with httpx.Client(timeout=30.0, trust_env=False) as http, ThreadPoolExecutor(8) as pool:
+        upload = partial(_upload_one, development.stack.urls.api, http)
+        for revision in epidemic.revisions:
+            for report_type in ("likely", revision.becomes):
+                certify = development.certifier(REVISED_IN, report_type, onset)
+                epidemic.keys += upload(REVISED_IN, certify, revision.phone)
         for region in REGIONS:
-            certify = partial(_certify, development.issuer(region))
-            upload = partial(_upload_one, development.stack.urls.api, region, certify, http)
-            epidemic.keys += sum(pool.map(upload, epidemic.uploaders[region.name]))
-            keys = [key for phone in epidemic.uploaders[region.name] for key in phone.keys(first)]
-            ends = {key.key: interval_start(key.start + key.period) for key in keys}
-            epidemic.due_keys[region.name] = {key for key, end in ends.items() if end + HELD_AFTER_END <= first}
-            epidemic.held_keys[region.name] = {key for key, end in ends.items() if end > first}
+            certify = development.certifier(region, "confirmed", onset)
+            epidemic.keys += sum(pool.map(partial(upload, region, certify), epidemic.uploaders[region.name]))
+    for region in REGIONS:
+        _expect(epidemic, region.name, epidemic.uploaders[region.name], first)
+    for revision in epidemic.revisions:
+        if revision.becomes == "negative":
+            epidemic.revoked_keys |= {key.key for key in revision.phone.keys(first)}
+        else:
+            _expect(epidemic, REVISED_IN.name, [revision.phone], first)
     return first, datetime.now(UTC)
 
 
-def _upload_one(api_url: str, region: Region, certify: Certify, http: httpx.Client, phone: Phone) -> int:
+def _expect(epidemic: Epidemic, region: str, phones: list[Phone], now: datetime) -> None:
+    """Note which keys of phones must be released next, and which not before they ended."""
+    ends = {key.key: interval_start(key.start + key.period) for phone in phones for key in phone.keys(now)}
+    due, held = epidemic.due_keys.setdefault(region, set()), epidemic.held_keys.setdefault(region, set())
+    due |= {key for key, end in ends.items() if end + HELD_AFTER_END <= now}
+    held |= {key for key, end in ends.items() if end > now}
+
+
+def _upload_one(api_url: str, http: httpx.Client, region: Region, certify: Certify, phone: Phone) -> int:
     """Upload from one phone; give how many of its keys were new."""
-    now = datetime.now(UTC)
-    onset = interval_at(now - timedelta(days=3))
-    request = phone.publish_request(now, region.app, certify, symptom_onset_interval=onset)
+    request = phone.publish_request(datetime.now(UTC), region.app, certify)
     answer = phone.upload(api_url, request, http=http)
     if answer.status != httpx.codes.OK or answer.code:
         raise StackError(f"an upload was answered {answer.status} {answer.code}: {answer.error}")
     return answer.inserted
-
-
-def _certify(issuer: Issuer, mac: bytes) -> str:
-    return issuer.certify(mac, "confirmed", datetime.now(UTC))
 
 
 # ------------------------------------------------------------------------------------------------- download and match
@@ -295,7 +338,8 @@ def _let_phones_look(stack: Stack, region: Region, epidemic: Epidemic, http: htt
     cache = FileCache()
     bystanders = [bystander for bystander in epidemic.bystanders if bystander.region == region]
     for bystander in bystanders:
-        bystander.warned = bool(bystander.phone.check(index_url, base, datetime.now(UTC), http=http, cache=cache))
+        matches = bystander.phone.check(index_url, base, datetime.now(UTC), http=http, cache=cache)
+        bystander.report_types = {match.report_type for match in matches}
     console.print(f"  [dim]·[/] {len(bystanders)} other phones in the {region.name} have looked")
     return datetime.now(UTC)
 
@@ -320,6 +364,8 @@ def _say(
         f"\n[bold]{figures['uploads']} phones uploaded {epidemic.keys:,} keys[/] between {span[0]:%H:%M:%S} and"
         f" {span[1]:%H:%M:%S} UTC. {held} of them are still valid and must wait until they ended:"
         f" {figures['still_valid_keys_released']} of these were released.\n"
+        "Two phones reported a likely diagnosis first. One was then confirmed, and is released as that; the other was"
+        f" taken back, and {figures['revoked_keys_released']} of its keys were released.\n"
     )
     console.print("[bold]Released files[/], each with a signature that verified:")
     for file in files:

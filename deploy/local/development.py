@@ -7,20 +7,25 @@ by the `keyserver` command. Private keys stay in the stack's home.
 from __future__ import annotations
 
 import json
+import secrets
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import yaml
 
 from deploy.local.stack import PROJECT, Stack, StackError
-from keyserver.device.issuer import Issuer
+from keyserver.device.issuer import Issuer, ReportType
+from keyserver.device.verification import VerificationServer
 from keyserver.providers import signers
 
 AUDIENCE = "keyserver.development.example"
 KID = "v1"
+TOKEN_KEY = "tokens"  # noqa: S105 - its name
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,29 @@ class Development:
         """Return the settings with which `keyserver device` acts as a phone of a region."""
         return self.folder / f"phone-{region.name}.json"
 
+    def certifier(
+        self, region: Region, report_type: ReportType = "confirmed", symptom_date: date | None = None
+    ) -> Callable[[bytes], str]:
+        """Return what takes the HMAC of a phone's keys to a certificate, by the verification service over HTTP.
+
+        Each call issues a code as a health worker and exchanges it as a phone (publish.md 4.8). ``symptom_date`` is of
+        UTC, today unless given.
+        """
+        keys = json.loads(self.api_keys(region).read_text())
+        worker = VerificationServer(self.stack.urls.verification, keys["admin"])
+        phone = VerificationServer(self.stack.urls.verification, keys["device"])
+
+        def certify(mac: bytes) -> str:
+            day = symptom_date or datetime.now(UTC).date()
+            issued = worker.post("issue", {"testType": report_type, "symptomDate": day.isoformat()})
+            return phone.certify(issued["code"], mac)
+
+        return certify
+
+    def api_keys(self, region: Region) -> Path:
+        """Return the API keys of a region's realm of the verification service, as JSON: admin and device."""
+        return self.folder / f"verification-{region.name}.json"
+
     def declare(self, now: datetime) -> None:
         """Make the keys that are missing, declare the configuration and apply it; safe to do again."""
         for folder in (self.folder, self.folder / "issuers"):
@@ -93,6 +121,36 @@ class Development:
         if not document.exists():
             document.write_text(yaml.safe_dump(_configuration(now), sort_keys=False))
         _keyserver(self.stack, "configuration", "apply", str(document))
+        for region in REGIONS:
+            self._declare_realm(region)
+
+    def _declare_realm(self, region: Region) -> None:
+        """Let the verification service certify for a region, with the key that the configuration declares."""
+        signer = self.stack.verification_signer
+        if not (signer / f"{TOKEN_KEY}.pem").exists():
+            signers.generate(signer.as_uri(), TOKEN_KEY)
+        if not (signer / f"{region.name}.pem").exists():
+            shutil.copy2(self.folder / "issuers" / f"{region.name}.pem", signer)  # with its mode
+        if self.api_keys(region).exists():
+            return
+        command = ["verification", "realm-create", region.name, "--issuer", region.issuer, "--audience", AUDIENCE]
+        command += ["--kid", KID, "--certificate-key", region.name, "--token-key", TOKEN_KEY]
+        try:
+            _keyserver(self.stack, *command)
+        except StackError as error:
+            # Left by a set-up that was interrupted.
+            if "there is a realm" not in str(error):
+                raise
+        made = secrets.token_hex(4)
+        keys = {
+            kind: _keyserver(
+                self.stack, "verification", "api-key-create", region.name, f"{kind}-{made}", "--type", kind
+            ).strip()
+            for kind in ("admin", "device")
+        }
+        file = self.api_keys(region)
+        file.touch(mode=0o600)
+        file.write_text(json.dumps(keys))
 
     def _make_keys(self, region: Region) -> None:
         public_key = self.public_key(region)
@@ -156,8 +214,8 @@ def _configuration(now: datetime) -> dict[str, object]:
     }
 
 
-def _keyserver(stack: Stack, *arguments: str) -> None:
-    """Run the command as an operator would."""
+def _keyserver(stack: Stack, *arguments: str) -> str:
+    """Run the command as an operator would; return what it printed."""
     done = subprocess.run(
         [sys.executable, "-c", "from keyserver.cli import main; main()", *arguments],
         check=False,
@@ -168,3 +226,4 @@ def _keyserver(stack: Stack, *arguments: str) -> None:
     )
     if done.returncode != 0:
         raise StackError(f"`keyserver {' '.join(arguments)}` failed.\n{done.stdout}{done.stderr}")
+    return done.stdout

@@ -15,6 +15,7 @@ from keyserver.errors import ConfigurationError
 VARIABLES = {
     "api": "KEYSERVER_API_PORT",
     "cdn": "KEYSERVER_CDN_PORT",
+    "verification": "KEYSERVER_VERIFICATION_PORT",
     "airflow": "KEYSERVER_AIRFLOW_PORT",
     "worker_log": "KEYSERVER_AIRFLOW_WORKER_LOG_PORT",
     "trigger_log": "KEYSERVER_AIRFLOW_TRIGGER_LOG_PORT",
@@ -27,6 +28,7 @@ class Ports:
 
     api: int = 8010
     cdn: int = 8011
+    verification: int = 8012
     airflow: int = 8080
     worker_log: int = 8793
     trigger_log: int = 8794

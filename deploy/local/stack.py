@@ -7,6 +7,7 @@ outlive the command that started them.
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import json
 import os
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -32,11 +33,12 @@ from deploy.local import airflow, postgres, processes, supervisor
 from deploy.local.ports import Ports
 from deploy.local.postgres import Server
 from deploy.local.supervisor import Part, State
-from keyserver.errors import KeyserverError
+from keyserver.errors import ConflictError, KeyserverError
+from keyserver.providers import keywrap
 from keyserver.settings import Settings
 
 PROJECT = Path(__file__).resolve().parents[2]
-ROLES = ("migrate", "api", "pipeline", "rewriter", "auditor")
+ROLES = ("migrate", "api", "pipeline", "rewriter", "auditor", "verification")
 AIRFLOW_ROLES = {"admin": "admin", "op": "op", "viewer": "viewer"}
 MAIN_DAG = "export_keys"
 HEALTHY_S = 180.0
@@ -57,6 +59,7 @@ class Urls:
     api: str
     cdn: str
     airflow: str
+    verification: str
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,9 @@ class Secrets:
     jwt_secret: str
     api_secret_key: str
     fernet_key: str
+    attestation_secret: str
+    verification_secret: str
+    revision_token_aad: str
 
     @classmethod
     def generate(cls) -> Secrets:
@@ -80,6 +86,9 @@ class Secrets:
             jwt_secret=secrets.token_urlsafe(48),
             api_secret_key=secrets.token_urlsafe(32),
             fernet_key=Fernet.generate_key().decode(),
+            attestation_secret=base64.b64encode(secrets.token_bytes(32)).decode(),
+            verification_secret=base64.b64encode(secrets.token_bytes(32)).decode(),
+            revision_token_aad=base64.b64encode(secrets.token_bytes(32)).decode(),
         )
 
 
@@ -96,9 +105,13 @@ class Stack:
         self.home = home.resolve()
         self.ports = ports or Ports()
         self.window_minutes = window_minutes
-        self.urls = Urls(*(f"http://127.0.0.1:{port}" for port in (self.ports.api, self.ports.cdn, self.ports.airflow)))
+        listening = (self.ports.api, self.ports.cdn, self.ports.airflow, self.ports.verification)
+        self.urls = Urls(*(f"http://127.0.0.1:{port}" for port in listening))
         self.blobs = self.home / "blobs"
         self.signer = self.home / "signer"
+        self.keywrap = self.home / "keywrap"
+        self.secrets = self.home / "secrets"
+        self.verification_signer = self.home / "verification-signer"
         self.logs = self.home / "logs"
         self._admin_url = admin_url
         self._server: Server | None = None
@@ -138,8 +151,14 @@ class Stack:
             "KEYSERVER_WINDOW_MINUTES": lambda: str(self.window_minutes),
             "KEYSERVER_BLOBS_URL": self.blobs.as_uri,
             "KEYSERVER_SIGNER_URL": self.signer.as_uri,
+            "KEYSERVER_KEYWRAP_URL": self.keywrap.as_uri,
+            "KEYSERVER_SECRETS_URL": self.secrets.as_uri,
+            "KEYSERVER_REVISION_TOKEN_AAD": lambda: self._secrets().revision_token_aad,
             "KEYSERVER_PUBLIC_URL": lambda: self.urls.cdn,
             "KEYSERVER_API_BIND": lambda: f"127.0.0.1:{self.ports.api}",
+            "KEYSERVER_VERIFICATION_SIGNER_URL": self.verification_signer.as_uri,
+            "KEYSERVER_VERIFICATION_SECRET": lambda: self._secrets().verification_secret,
+            "KEYSERVER_ATTESTATION_SECRET": lambda: self._secrets().attestation_secret,
         }
         return {
             **{name: os.environ[name] for name in INHERITED if name in os.environ},
@@ -150,8 +169,8 @@ class Stack:
     def cli_environment(self) -> dict[str, str]:
         """Return the environment for any `keyserver` command but the set-up, which alone is the superuser's."""
         roles = (f"KEYSERVER_{role.upper()}_DATABASE_URL" for role in ROLES)
-        stores = ("KEYSERVER_BLOBS_URL", "KEYSERVER_SIGNER_URL", "KEYSERVER_PUBLIC_URL")
-        return self.environment(*roles, *stores, "KEYSERVER_WINDOW_MINUTES")
+        stores = ("KEYSERVER_BLOBS_URL", "KEYSERVER_SIGNER_URL", "KEYSERVER_KEYWRAP_URL", "KEYSERVER_PUBLIC_URL")
+        return self.environment(*roles, *stores, "KEYSERVER_WINDOW_MINUTES", "KEYSERVER_VERIFICATION_SECRET")
 
     def airflow(self, user: str = "admin") -> httpx.Client:
         """Return a client of Airflow's REST API, logged in as one of `AIRFLOW_ROLES`; paths are below /api/v2/."""
@@ -177,12 +196,14 @@ class Stack:
         """
         since = since or datetime.min.replace(tzinfo=UTC)
         problems = []
-        try:
-            health = httpx.get(f"{self.urls.api}/health", timeout=5.0, trust_env=False)
-            if health.status_code != httpx.codes.OK:
-                problems.append(f"the API answers {health.status_code} to /health")
-        except httpx.HTTPError as error:
-            problems.append(f"the API does not answer ({type(error).__name__})")
+        asked = (("API", f"{self.urls.api}/ready"), ("verification service", f"{self.urls.verification}/health"))
+        for name, url in asked:
+            try:
+                health = httpx.get(url, timeout=5.0, trust_env=False)
+                if health.status_code != httpx.codes.OK:
+                    problems.append(f"the {name} answers {health.status_code} to {urlsplit(url).path}")
+            except httpx.HTTPError as error:
+                problems.append(f"the {name} does not answer ({type(error).__name__})")
         try:
             httpx.get(f"{self.urls.cdn}/", timeout=5.0, trust_env=False)
         except httpx.HTTPError as error:
@@ -254,7 +275,7 @@ class Stack:
     # Setting up
 
     def _set_up(self, say: Callable[[str], None]) -> None:
-        for folder in (self.logs, self.signer, self.home / "airflow"):
+        for folder in (self.logs, self.signer, self.verification_signer, self.home / "airflow"):
             folder.mkdir(mode=0o700, exist_ok=True)
         for folder in (self.blobs / "public", self.blobs / "staging"):
             folder.mkdir(parents=True, exist_ok=True)
@@ -266,6 +287,9 @@ class Stack:
         roles = tuple(f"KEYSERVER_{role.upper()}_DATABASE_URL" for role in ROLES)
         self._keyserver("database", "setup", names=("KEYSERVER_ADMIN_DATABASE_URL", *roles))
         self._keyserver("database", "migrate", names=("KEYSERVER_MIGRATE_DATABASE_URL", "KEYSERVER_WINDOW_MINUTES"))
+        with suppress(ConflictError):  # an older home has one, and what is wrapped by it
+            keywrap.generate(self.keywrap.as_uri())
+        self._keyserver("keys", "rotate", names=("KEYSERVER_PIPELINE_DATABASE_URL", "KEYSERVER_KEYWRAP_URL"))
         settings = self._airflow_environment()
 
         def migrate() -> None:
@@ -368,7 +392,25 @@ class Stack:
             "airflow-triggerer": (["airflow", "triggerer"], shared),
             "api": (
                 ["gunicorn", "-c", "api/gunicorn.conf.py", "api:create_app()"],
-                self.environment("KEYSERVER_API_DATABASE_URL", "KEYSERVER_API_BIND"),
+                self.environment(
+                    "KEYSERVER_API_DATABASE_URL",
+                    "KEYSERVER_API_BIND",
+                    "KEYSERVER_ATTESTATION_SECRET",
+                    "KEYSERVER_KEYWRAP_URL",
+                    "KEYSERVER_REVISION_TOKEN_AAD",
+                    "KEYSERVER_SECRETS_URL",
+                ),
+            ),
+            "verification": (
+                ["gunicorn", "-c", "api/gunicorn.conf.py", "api.verification:create_verification_app()"],
+                {
+                    **self.environment(
+                        "KEYSERVER_VERIFICATION_DATABASE_URL",
+                        "KEYSERVER_VERIFICATION_SIGNER_URL",
+                        "KEYSERVER_VERIFICATION_SECRET",
+                    ),
+                    "KEYSERVER_API_BIND": f"127.0.0.1:{self.ports.verification}",
+                },
             ),
             # Addresses of phones are in no log.
             "cdn": ([*cdn, "--no-access-log"], self.environment("KEYSERVER_BLOBS_URL")),
@@ -418,18 +460,23 @@ class Stack:
         connections: dict[str, dict[str, object]] = {
             "BLOBS": {"conn_type": "generic", "extra": {"url": self.blobs.as_uri()}},
             "SIGNER": {"conn_type": "generic", "extra": {"url": self.signer.as_uri()}},
+            "KEYWRAP": {"conn_type": "generic", "extra": {"url": self.keywrap.as_uri()}},
         }
         for role in ("pipeline", "rewriter"):
             connections[role.upper()] = postgres_connection(self.database_url(role))
         return {f"AIRFLOW_CONN_KEYSERVER_{name}": json.dumps(value) for name, value in connections.items()}
 
     def _secrets(self) -> Secrets:
-        """Return the secrets of this home, made when first asked for."""
+        """Return the secrets of this home, made when first asked for; an older home gets those that came since."""
         path = self.home / "secrets.json"
-        if not path.exists():
+        stored = json.loads(path.read_text()) if path.exists() else {}
+        fresh = asdict(Secrets.generate())
+        complete = {**fresh, **stored}
+        complete["database_passwords"] = {**fresh["database_passwords"], **complete["database_passwords"]}
+        if complete != stored:
             self.home.mkdir(parents=True, exist_ok=True)
-            _write_secret(path, json.dumps(asdict(Secrets.generate()), indent=2))
-        return Secrets(**json.loads(path.read_text()))
+            _write_secret(path, json.dumps(complete, indent=2))
+        return Secrets(**complete)
 
 
 def postgres_connection(url: str) -> dict[str, object]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from keyserver.runtime import Runtime
     from keyserver.settings import Settings
 
-_ROLES = ("migrate", "api", "pipeline", "rewriter", "auditor")
+_ROLES = ("migrate", "api", "pipeline", "rewriter", "auditor", "verification")
 
 
 def _group(help_: str) -> typer.Typer:
@@ -36,12 +36,14 @@ def _group(help_: str) -> typer.Typer:
 app = _group("Run an Exposure Notifications key server.")
 database = _group("Set the database up.")
 configuration = _group("Declare authorities, apps, feeds and signing keys.")
-keys = _group("Keep the keys that sign released files.")
+keys = _group("Keep the keys that sign released files and those that encrypt revision tokens.")
 app.add_typer(database, name="database")
 app.add_typer(configuration, name="configuration")
 app.add_typer(keys, name="keys")
 device = _group("Act as a phone: upload, follow an index, verify a file.")
 app.add_typer(device, name="device")
+verification = _group("Declare who may use the verification service.")
+app.add_typer(verification, name="verification")
 
 
 def main() -> None:
@@ -125,6 +127,85 @@ def keys_generate(
     typer.echo(f"Signing key {name} is made; its public key is in {public}.")
 
 
+@keys.command("generate-master")
+def keys_generate_master() -> None:
+    """Make the master key of KEYSERVER_KEYWRAP_URL, which revision keys are stored under. It never leaves it."""
+    from keyserver.providers.keywrap import generate
+
+    generate(_settings().url("keywrap"))
+    typer.echo("The master key is made.")
+
+
+@keys.command("rotate")
+def keys_rotate() -> None:
+    """Make a new revision key when the newest is a week old; destroy those that no token needs. Safe to run again."""
+    from keyserver.keys.revision import rotate
+
+    with _pipeline("keyserver keys rotate", keywrap=True) as runtime:
+        done = rotate(runtime)
+    made = "no new key is due" if done.created is None else f"key {done.created} is made"
+    typer.echo(f"Revision keys: {made}; {len(done.destroyed)} destroyed.")
+
+
+@verification.command("realm-create")
+def verification_realm_create(  # noqa: PLR0913 - an option each
+    name: str,
+    *,
+    issuer: Annotated[str, typer.Option(help="The certificates' issuer, as the configuration declares it.")],
+    audience: Annotated[str, typer.Option(help="The certificates' audience.")],
+    kid: Annotated[str, typer.Option(help="The kid of the key that signs certificates.")] = "v1",
+    certificate_key: Annotated[str, typer.Option(help="Its name in the verification service's signer.")],
+    token_key: Annotated[str, typer.Option(help="The name of the key that signs tokens.")],
+    dates: Annotated[bool, typer.Option("--dates/--no-dates", help="Whether a diagnosis needs a date.")] = True,
+    user_report_webhook: Annotated[
+        str | None, typer.Option(help="Take people's own reports: https URL that is handed their codes.")
+    ] = None,
+) -> None:
+    """Declare a realm. With a webhook, the key that signs what it is handed is printed: it is shown this once."""
+    from keyserver.store.verification import NewRealm
+    from keyserver.verification.realms import create_realm
+    from keyserver.verification.report import webhook_key
+
+    if user_report_webhook is not None and not user_report_webhook.startswith("https://"):
+        raise ConfigurationError("the webhook's URL must be of https")
+    realm = NewRealm(
+        name, issuer, audience, kid, certificate_key, token_key, dates, bool(user_report_webhook), user_report_webhook
+    )
+    secret = _verification_secret() if user_report_webhook else b""
+    with _pipeline("keyserver verification realm-create") as runtime:
+        create_realm(runtime, realm)
+    typer.echo(f"Realm {name} is declared.")
+    if user_report_webhook:
+        typer.echo(f"The key of X-Keyserver-Signature, in hexadecimal: {webhook_key(secret, name).hex()}")
+
+
+@verification.command("api-key-create")
+def verification_api_key_create(
+    realm: str,
+    name: str,
+    *,
+    kind: Annotated[
+        Literal["admin", "device"], typer.Option("--type", help="For health workers' systems, or for phones.")
+    ],
+) -> None:
+    """Make an API key and print it, this once: only an HMAC of it is stored."""
+    from keyserver.verification.realms import create_api_key
+
+    secret = _verification_secret()
+    with _pipeline("keyserver verification api-key-create") as runtime:
+        typer.echo(create_api_key(runtime, secret, realm, name, kind))
+
+
+@verification.command("api-key-revoke")
+def verification_api_key_revoke(realm: str, name: str) -> None:
+    """End an API key at once."""
+    from keyserver.verification.realms import revoke_api_key
+
+    with _pipeline("keyserver verification api-key-revoke") as runtime:
+        revoke_api_key(runtime, realm, name)
+    typer.echo(f"API key {name} of realm {realm} is revoked.")
+
+
 @device.command("upload")
 def device_upload(
     phone: Annotated[Path, typer.Argument(help="The phone's settings, JSON.")],
@@ -206,13 +287,22 @@ def _settings() -> Settings:
     return Settings.from_environment(os.environ)
 
 
+def _verification_secret() -> bytes:
+    secret = _settings().verification_secret
+    if secret is None:
+        raise ConfigurationError("KEYSERVER_VERIFICATION_SECRET is not set: give the verification service's own")
+    return secret
+
+
 @contextmanager
-def _pipeline(command: str) -> Iterator[Runtime]:
+def _pipeline(command: str, *, keywrap: bool = False) -> Iterator[Runtime]:
     """Lend a runtime with the pipeline's rights, for a command that audit events will name."""
     from keyserver.audit import Actor
     from keyserver.runtime import open_runtime
 
-    runtime = open_runtime(Actor(command), _settings().url("pipeline"))
+    settings = _settings()
+    keywrap_url = settings.url("keywrap") if keywrap else None
+    runtime = open_runtime(Actor(command), settings.url("pipeline"), keywrap_url=keywrap_url)
     try:
         yield runtime
     finally:

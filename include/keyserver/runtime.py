@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from keyserver.audit import Actor
 from keyserver.errors import ConfigurationError
 from keyserver.providers.blobs import BlobStore, open_blobs
+from keyserver.providers.keywrap import KeyWrap, open_keywrap
 from keyserver.providers.signers import Signer, open_signer
 from keyserver.store.database import Database
 
@@ -19,6 +20,7 @@ class Runtime:
     database: Database
     blobs_or_none: BlobStore | None = None
     signer_or_none: Signer | None = None
+    keywrap_or_none: KeyWrap | None = None
 
     @property
     def blobs(self) -> BlobStore:
@@ -34,18 +36,31 @@ class Runtime:
             raise ConfigurationError("this work needs the export signing keys: set KEYSERVER_SIGNER_URL")
         return self.signer_or_none
 
+    @property
+    def keywrap(self) -> KeyWrap:
+        """The master key that revision keys are wrapped with: only their rotation asks for it."""
+        if self.keywrap_or_none is None:
+            raise ConfigurationError("this work needs the master key: set KEYSERVER_KEYWRAP_URL")
+        return self.keywrap_or_none
+
     def close(self) -> None:
         """Give the connections back to the server."""
         self.database.forget_connections()
 
 
 def open_runtime(
-    actor: Actor, database_url: str, *, blobs_url: str | None = None, signer_url: str | None = None
+    actor: Actor,
+    database_url: str,
+    *,
+    blobs_url: str | None = None,
+    signer_url: str | None = None,
+    keywrap_url: str | None = None,
 ) -> Runtime:
-    """Build a runtime from URLs: libpq's for the database, file:///folder for the laptop's store and signer."""
+    """Build a runtime from URLs: libpq's for the database, file:///folder for what a laptop keeps in folders."""
     return Runtime(
         actor,
         Database(database_url),
         open_blobs(blobs_url) if blobs_url else None,
         open_signer(signer_url) if signer_url else None,
+        open_keywrap(keywrap_url) if keywrap_url else None,
     )

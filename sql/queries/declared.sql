@@ -15,7 +15,8 @@ SELECT keyserver_now(), width_minutes, closed_through
   FROM release_clock;
 
 -- name: health_authorities()
-SELECT issuer, audience, name
+SELECT issuer, audience, name, jwks_uri, stats_enabled,
+       (extract(epoch FROM certificate_max_life) / 60)::integer
   FROM health_authority
  ORDER BY id;
 
@@ -26,11 +27,16 @@ SELECT issuer, kid, public_key, valid_from, valid_thru
  ORDER BY issuer, kid;
 
 -- name: apps()
-SELECT authorised_app.name, regions, array_remove(array_agg(issuer), NULL)
+SELECT authorised_app.name, regions, array_remove(array_agg(issuer), NULL), bypass_verification, bypass_revision_token
   FROM authorised_app
   LEFT JOIN authorised_app_authority ON app_name = authorised_app.name
   LEFT JOIN health_authority ON health_authority.id = health_authority_id
  GROUP BY authorised_app.name;
+
+-- name: app_attestation()
+SELECT app_name, platform, kind, settings
+  FROM app_attestation
+ ORDER BY app_name, platform;
 
 -- name: signing_keys()
 SELECT name, key_id, key_version, public_key, active_from, active_thru
@@ -48,13 +54,14 @@ SELECT name, root, output_region, input_regions, exclude_regions, travelers, per
   FROM feed
  ORDER BY id;
 
--- name: insert_health_authority(issuer, audience, name)!
-INSERT INTO health_authority (issuer, audience, name)
-VALUES (:issuer, :audience, :name);
+-- name: insert_health_authority(issuer, audience, name, jwks_uri, stats, certificate_max_life_minutes)!
+INSERT INTO health_authority (issuer, audience, name, jwks_uri, stats_enabled, certificate_max_life)
+VALUES (:issuer, :audience, :name, :jwks_uri, :stats, make_interval(mins => :certificate_max_life_minutes));
 
--- name: update_health_authority(audience, name, issuer)!
+-- name: update_health_authority(audience, name, jwks_uri, stats, certificate_max_life_minutes, issuer)!
 UPDATE health_authority
-   SET audience = :audience, name = :name
+   SET audience = :audience, name = :name, jwks_uri = :jwks_uri, stats_enabled = :stats,
+       certificate_max_life = make_interval(mins => :certificate_max_life_minutes)
  WHERE issuer = :issuer;
 
 -- name: insert_health_authority_key(kid, public_key, valid_from, valid_thru, issuer)!
@@ -70,13 +77,13 @@ UPDATE health_authority_key
   FROM health_authority
  WHERE health_authority.id = health_authority_id AND issuer = :issuer AND kid = :kid;
 
--- name: insert_app(name, regions)!
-INSERT INTO authorised_app (name, regions)
-VALUES (:name, :regions);
+-- name: insert_app(name, regions, bypass_verification, bypass_revision_token)!
+INSERT INTO authorised_app (name, regions, bypass_verification, bypass_revision_token)
+VALUES (:name, :regions, :bypass_verification, :bypass_revision_token);
 
--- name: update_app(regions, name)!
+-- name: update_app(regions, bypass_verification, bypass_revision_token, name)!
 UPDATE authorised_app
-   SET regions = :regions
+   SET regions = :regions, bypass_verification = :bypass_verification, bypass_revision_token = :bypass_revision_token
  WHERE name = :name;
 
 -- name: delete_app(name)!
@@ -94,6 +101,15 @@ SELECT :name, id
   FROM health_authority
  WHERE issuer = ANY(:issuers::text[])
 ON CONFLICT DO NOTHING;
+
+-- name: drop_app_attestation(name, platforms)!
+DELETE FROM app_attestation
+ WHERE app_name = :name AND platform <> ALL(:platforms::text[]);
+
+-- name: set_app_attestation(name, platform, kind, settings)!
+INSERT INTO app_attestation (app_name, platform, kind, settings)
+VALUES (:name, :platform, :kind, :settings::jsonb)
+ON CONFLICT (app_name, platform) DO UPDATE SET kind = excluded.kind, settings = excluded.settings;
 
 -- name: insert_signing_key(name, key_id, key_version, public_key, active_from, active_thru)!
 INSERT INTO signing_key (name, key_id, key_version, public_key, active_from, active_thru)

@@ -14,6 +14,9 @@ SELECT width_minutes, closed_through, rewritten_through, settable
 -- name: now()$
 SELECT keyserver_now();
 
+-- name: schema_version()$
+SELECT version_num FROM alembic_version;
+
 -- name: next_window()^
 -- The window to close next, and whether it is past: asked before its lock, which would stop uploads to an open window.
 SELECT closed_through AS starts_at, closed_through + make_interval(mins => width_minutes) <= keyserver_now() AS is_past

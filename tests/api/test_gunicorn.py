@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -9,17 +10,25 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
+import psutil
+import psycopg
 import pytest
 
+from deploy.local import postgres as embedded
 from keyserver.device import client
-from tests.uploads import authorise, keys, request
+from keyserver.store import database as databases
+from tests.conftest import ROLES, WIDTH_MINUTES, role_url
+from tests.uploads import TOKEN_AAD, add_revision_key, authorise, keys, request
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,19 +62,22 @@ def now(test_database) -> datetime:
     return moment
 
 
-@pytest.fixture
-def served(test_database, now, tmp_path) -> Iterator[Served]:
-    authorise(test_database.url("keyserver_pipeline"))
-    with test_database.admin() as connection:
-        connection.execute("UPDATE release_clock SET settable = false")  # /health is that of a real database
+@contextmanager
+def serve(folder: Path, url: str, pipeline_url: str, **variables: str) -> Iterator[Served]:
+    """Run the API on the database at ``url`` for the role of the API; ``folder`` takes its log and its master key."""
+    authorise(pipeline_url)
+    add_revision_key(pipeline_url, folder)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("KEYSERVER_")}
     environment |= {
         "PYTHONPATH": str(ROOT / "include"),
-        "KEYSERVER_API_DATABASE_URL": test_database.url("keyserver_api"),
+        "KEYSERVER_API_DATABASE_URL": url,
         "KEYSERVER_API_BIND": "127.0.0.1:0",
         "KEYSERVER_API_WORKERS": "1",
+        "KEYSERVER_KEYWRAP_URL": folder.as_uri(),
+        "KEYSERVER_REVISION_TOKEN_AAD": base64.b64encode(TOKEN_AAD).decode(),
+        **variables,
     }
-    log = tmp_path / "api.log"
+    log = folder / "api.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "gunicorn", "--config", "api/gunicorn.conf.py"],
@@ -85,6 +97,14 @@ def served(test_database, now, tmp_path) -> Iterator[Served]:
             raise
 
 
+@pytest.fixture
+def served(test_database, now, tmp_path) -> Iterator[Served]:
+    with test_database.admin() as connection:
+        connection.execute("UPDATE release_clock SET settable = false")  # readiness is that of a real database
+    with serve(tmp_path, test_database.url("keyserver_api"), test_database.url("keyserver_pipeline")) as served:
+        yield served
+
+
 def count(test_database) -> int:
     with test_database.admin() as connection:
         return connection.execute("SELECT count(*) FROM exposure").fetchone()[0]
@@ -98,9 +118,10 @@ def test_health_an_upload_by_a_phone_and_what_the_log_says(served, test_database
     assert (answer.status, answer.inserted) == (200, 14)
     assert count(test_database) == 14
     assert httpx.get(f"{served.url}/secret/path?token=secret").status_code == 404
-    served.wait_for(r"(?m)^GET /health 200 \d+ \d\.\d{3}$")
-    served.wait_for(r"(?m)^POST /v1/publish 200 \d+ \d\.\d{3}$")
-    served.wait_for(r"(?m)^GET \(elsewhere\) 404 ")
+    rest = r"bytes=\d+ seconds=\d\.\d{3} request=[0-9a-f]{32}$"
+    served.wait_for(r"(?m)^method=GET path=/health status=200 " + rest)
+    served.wait_for(r"(?m)^method=POST path=/v1/publish status=200 " + rest)
+    served.wait_for(r"(?m)^method=GET path=\(elsewhere\) status=404 ")
     after_start = served.log.read_text().partition("Booting worker")[2]
     for secret in ("127.0.0.1", "secret", sent[0]["key"], body["verificationPayload"], body["hmacKey"]):
         assert secret not in after_start
@@ -152,3 +173,97 @@ def test_a_graceful_stop_finishes_the_upload_under_way(served, test_database, no
     assert count(test_database) == 3
     with pytest.raises(ConnectionRefusedError):
         served.connect()
+
+
+def test_chaff_is_logged_like_any_request(served):
+    for headers in ({}, {"X-Chaff": "1"}):
+        httpx.post(f"{served.url}/v1/publish", content=b"{}", headers=headers, timeout=30)
+    served.wait_for(r"path=/v1/publish status=200 ")
+    chaff = next(line for line in served.log.read_text().splitlines() if "status=200" in line)
+    assert re.fullmatch(r"method=POST path=/v1/publish status=200 bytes=\d+ seconds=\d\.\d{3} request=\w{32}", chaff)
+
+
+def test_metrics_of_all_workers_on_a_port_of_their_own_survive_a_recycled_worker(test_database, now, tmp_path):
+    api, pipeline = test_database.url("keyserver_api"), test_database.url("keyserver_pipeline")
+    with serve(tmp_path, api, pipeline, KEYSERVER_METRICS_BIND="127.0.0.1:0") as served:
+        metrics = served.wait_for(r"Metrics at: (http://127.0.0.1:\d+/metrics)")[1]
+
+        def requests() -> dict[str, float]:
+            text = httpx.get(metrics, timeout=30).text
+            return {
+                found[1]: float(found[2]) for found in re.finditer(r"(?m)^keyserver_api_requests_total(.*) (.*)$", text)
+            }
+
+        for _ in range(3):
+            assert httpx.get(f"{served.url}/health", timeout=30).status_code == 200
+        httpx.get(f"{served.url}/somebody", timeout=30)
+        health = '{code="",route="/health",status="200"}'
+        assert requests() == {health: 3.0, '{code="not_found",route="(elsewhere)",status="404"}': 1.0}
+        assert httpx.get(f"{served.url}/metrics", timeout=30).status_code == 404
+
+        children = psutil.Process(served.process.pid).children()
+        (worker,) = [child for child in children if "api.metrics_server" not in child.cmdline()]
+        worker.terminate()
+        served.wait_for(r"(?s)Booting worker.*Booting worker")
+        assert httpx.get(f"{served.url}/health", timeout=30).status_code == 200
+        assert requests()[health] == 4.0
+        children = psutil.Process(served.process.pid).children()
+    assert psutil.wait_procs(children, 30)[1] == []
+
+
+@pytest.fixture
+def own_server() -> Iterator[embedded.Server]:
+    """A PostgreSQL that this test may stop."""
+    with tempfile.TemporaryDirectory(prefix="keyserver-", ignore_cleanup_errors=True) as folder:
+        running = embedded.server(Path(folder) / "postgres")
+        yield running
+        embedded.stop(running.folder)
+
+
+def test_e4_a_restart_of_postgresql_loses_no_upload_that_was_answered_as_stored(own_server, tmp_path):
+    url = {role: role_url(own_server.admin_url, role, "restarted") for role in ROLES}
+    databases.set_up(own_server.admin_url, url)
+    databases.migrate(url["keyserver_migrate"], WIDTH_MINUTES)
+    stored: list[bytes] = []
+    seen: list[int] = []
+
+    with serve(tmp_path, url["keyserver_api"], url["keyserver_pipeline"]) as served, httpx.Client(timeout=30) as phone:
+
+        def upload() -> int:
+            now = datetime.now(UTC)
+            sent = keys(now, 3, len(seen))
+            answer = phone.post(f"{served.url}/v1/publish", json=request(sent, now))
+            if answer.status_code == 200:
+                stored.extend(base64.b64decode(key["key"]) for key in sent)
+            else:
+                assert (answer.headers["Retry-After"], answer.json()["code"]) == ("5", "temporarily_unavailable")
+            seen.append(answer.status_code)
+            return answer.status_code
+
+        assert [upload() for _ in range(5)] == [200] * 5
+        uploads = threading.Event()
+
+        def stream() -> None:
+            while not uploads.is_set():
+                upload()
+
+        streaming = threading.Thread(target=stream)
+        streaming.start()
+        embedded.stop(own_server.folder)
+        while seen[-1] != 503 and streaming.is_alive():
+            time.sleep(0.01)
+        uploads.set()
+        streaming.join(60)
+        assert set(seen) == {200, 503}
+        assert upload() == 503
+        assert httpx.get(f"{served.url}/health", timeout=30).status_code == 503
+
+        embedded.server(own_server.folder)
+        assert httpx.get(f"{served.url}/health", timeout=30).status_code == 200
+        assert [upload() for _ in range(5)] == [200] * 5
+        assert httpx.get(f"{served.url}/ready", timeout=30).status_code == 200
+
+    with psycopg.connect(own_server.admin_url.replace("/postgres?", "/restarted?", 1)) as connection:
+        found = {key for (key,) in connection.execute("SELECT exposure_key FROM exposure")}
+    assert set(stored) <= found
+    assert len(stored) == len(set(stored)) >= 30

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -15,8 +16,19 @@ from hypothesis import strategies as st
 from werkzeug.test import TestResponse
 
 from api import create_app
-from keyserver.settings import Settings
-from tests.uploads import APP, authorise, interval, issuer, key, keys, request
+from keyserver.errors import ConfigurationError
+from tests.uploads import (
+    APP,
+    TOKEN_AAD,
+    add_revision_key,
+    api_settings,
+    authorise,
+    interval,
+    issuer,
+    key,
+    keys,
+    request,
+)
 
 CERTIFICATE = "health_authority_verification_certificate_invalid"
 
@@ -30,9 +42,10 @@ def now(test_database) -> datetime:
 
 
 @pytest.fixture
-def client(test_database, now) -> FlaskClient:
+def client(test_database, now, tmp_path) -> FlaskClient:
     authorise(test_database.url("keyserver_pipeline"))
-    return create_app(Settings(), test_database.database("api"), settable_clock=True).test_client()
+    add_revision_key(test_database.url("keyserver_pipeline"), tmp_path)
+    return create_app(api_settings(tmp_path), test_database.database("api"), settable_clock=True).test_client()
 
 
 @pytest.fixture
@@ -55,7 +68,7 @@ def check_form(answer: TestResponse) -> dict:
     assert answer.headers["x-api-version"] == "v1"
     body = json.loads(answer.data)
     assert answer.data == json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
-    assert 1024 <= len(base64.b64decode(body.pop("padding"), validate=True)) < 2048
+    assert len(body.pop("padding")) >= 1366  # base64 of 1024 bytes: what the answer did not say is filled up as well
     assert all(body.values())
     return body
 
@@ -65,7 +78,8 @@ def check_form(answer: TestResponse) -> dict:
 
 def test_scenarios_8_and_16_an_upload(client, now, stored):
     answer = send(client, request(keys(now, 14), now, padding="x" * 1000))
-    assert (answer.status_code, check_form(answer)) == (200, {"insertedExposures": 14})
+    body = check_form(answer)
+    assert (answer.status_code, body.pop("revisionToken") != "", body) == (200, True, {"insertedExposures": 14})
     assert stored() == 14
 
 
@@ -78,15 +92,16 @@ def test_scenario_16_padding_has_another_length_each_time(client):
 
 
 def test_the_sizes_of_padding_are_settings(test_database):
-    settings = Settings(response_padding_min_bytes=10, response_padding_range=1)
+    settings = api_settings(response_padding_min_bytes=10, response_padding_range=1)
     client = create_app(settings, test_database.database("api"), settable_clock=True).test_client()
-    assert len(base64.b64decode(send(client, b"").get_json()["padding"])) == 10
+    assert len({len(send(client, b"").data) for _ in range(5)}) == 1
 
 
 def test_scenario_45_a_key_far_from_the_onset_is_left_out_with_a_warning(client, now, stored):
     sent = keys(now, 2)
     body = request(sent, now, symptomOnsetInterval=sent[1]["rollingStartNumber"] - 14 * 144)
     answer = check_form(send(client, body))
+    assert answer.pop("revisionToken")
     assert answer == {
         "insertedExposures": 1,
         "warnings": ["key 0 was left out: it is 15 days from the onset of symptoms, more than 14"],
@@ -260,9 +275,99 @@ def test_no_two_of_these_refusals_say_the_same(client, now):
 def test_scenario_57_a_stored_key(client, now, stored):
     sent = keys(now, 3)
     send(client, request(sent[:1], now))
-    answer = send(client, request(sent, now))
+    answer = send(client, request(sent, now, report_type="negative"))
     assert (answer.status_code, check_form(answer)["code"]) == (400, "missing_revision_token")
     assert stored() == 1
+
+
+# Rows 8 to 13: each a first upload of two keys, what is sent afterwards, the code, the keys that are named
+
+
+REVISIONS_REFUSED = {
+    "no token (row 8, scenario 57)": ("likely", {"revisionToken": ""}, "missing_revision_token", (0, 1)),
+    "no base64 (row 8)": ("likely", {"revisionToken": "?"}, "missing_revision_token", (0, 1)),
+    "no token of ours (row 8b, scenario 62)": ("likely", {"revisionToken": "AAAA"}, "invalid_revision_token", (0, 1)),
+    "key not in the token (row 9, scenario 60)": ("likely", {"of": 1}, "invalid_revision_token", (0,)),
+    "other period (row 10)": ("likely", {"period": 143}, "key_metadata_mismatch", (1,)),
+    "no way back (row 12, scenario 69)": ("confirmed", {"to": "likely"}, "invalid_report_type_transition", (0, 1)),
+}
+
+
+@pytest.mark.parametrize("case", REVISIONS_REFUSED)
+def test_revisions_that_are_refused_change_nothing(client, test_database, now, case):
+    first, changes, code, named = REVISIONS_REFUSED[case]
+    newer, older = keys(now, 2)
+    parts = [[older], [newer]] if "of" in changes else [[older, newer]]
+    tokens = [send(client, request(part, now, report_type=first)).get_json()["revisionToken"] for part in parts]
+    sent = [newer, older | ({"rollingPeriod": changes["period"]} if "period" in changes else {})]
+    token = changes.get("revisionToken", tokens[0])
+    answer = send(client, request(sent, now, report_type=changes.get("to", "confirmed"), revisionToken=token))
+    body = check_form(answer)
+    assert (answer.status_code, body["code"], set(body)) == (400, code, {"code", "error"})
+    assert [line.split()[:2] for line in body["error"].splitlines()] == [["key", str(index)] for index in named]
+    with test_database.admin() as connection:
+        assert connection.execute("SELECT count(*), count(revised_at) FROM exposure").fetchone() == (2, 0)
+
+
+def test_scenarios_56_and_58_a_revision_and_a_second_one(client, now):
+    sent = keys(now, 2)
+    token = send(client, request(sent, now, report_type="likely")).get_json()["revisionToken"]
+    revised = send(client, request(sent, now, revisionToken=token))
+    body = check_form(revised)
+    # A revised key is no inserted one (quirk 5).
+    assert (revised.status_code, set(body)) == (200, {"revisionToken"})
+    again = send(client, request(sent, now, report_type="negative", revisionToken=body["revisionToken"]))
+    assert (again.status_code, check_form(again)["code"]) == (400, "key_already_revised")
+
+
+def test_k4_the_same_request_sent_twice(client, now, stored):
+    body = request(keys(now, 3), now)
+    assert [set(check_form(send(client, body))) for _ in range(2)] == [
+        {"revisionToken", "insertedExposures"},
+        {"revisionToken"},
+    ]
+    assert stored() == 3
+
+
+def test_scenario_66_partial_revisions_are_a_setting(test_database, now, tmp_path):
+    authorise(test_database.url("keyserver_pipeline"))
+    add_revision_key(test_database.url("keyserver_pipeline"), tmp_path)
+    settings = api_settings(tmp_path, allow_partial_revisions=True)
+    client = create_app(settings, test_database.database("api"), settable_clock=True).test_client()
+    first, second = keys(now, 2)
+    token = send(client, request([first], now, report_type="likely")).get_json()["revisionToken"]
+    send(client, request([second], now, report_type="likely"))
+    answer = send(client, request([first, second], now, revisionToken=token))
+    assert (answer.status_code, check_form(answer)["warnings"]) == (
+        200,
+        ["key 1 was left out: it was uploaded before and is not in the revision token"],
+    )
+
+
+def test_scenario_12_the_user_agent_is_counted_and_not_kept(client, test_database, now):
+    client.post(
+        "/v1/publish",
+        json=request(keys(now, 1), now),
+        headers={"User-Agent": "bluetoothd (unknown) CFNetwork/1197 Darwin/20"},
+    )
+    with test_database.admin() as connection:
+        assert connection.execute("SELECT publish FROM upload_stats").fetchall() == [([0, 0, 1],)]
+
+
+@pytest.mark.parametrize("missing", ["keywrap", "aad"])
+def test_the_api_does_not_start_without_what_makes_tokens(test_database, tmp_path, missing):
+    settings = api_settings(tmp_path)
+    broken = replace(settings, urls={}) if missing == "keywrap" else replace(settings, revision_token_aad_or_none=None)
+    with pytest.raises(ConfigurationError, match=r"KEYWRAP_URL|REVISION_TOKEN_AAD"):
+        create_app(broken, test_database.database("api"))
+
+
+def test_without_a_revision_key_an_upload_is_503_and_not_stored(client, test_database, now, stored):
+    """Never a 200 without its token."""
+    with test_database.admin() as connection:
+        connection.execute("UPDATE revision_key SET allowed = false")
+    assert send(client, request(keys(now, 1), now)).status_code == 503
+    assert stored() == 0
 
 
 def test_row_3_an_authority_that_cannot_be_checked(client, test_database, now, stored):
@@ -317,7 +422,7 @@ def test_only_post_publishes(client, method):
         assert answer.get_json() == {"error": "method not allowed", "code": "method_not_allowed"}
 
 
-@pytest.mark.parametrize("path", ["/", "/v1/publish/", "/v1", "/v1/stats", "/../etc/passwd", "/static/x"])
+@pytest.mark.parametrize("path", ["/", "/v1/publish/", "/v1", "/v1/stats/", "/../etc/passwd", "/static/x"])
 def test_other_paths_are_not_found(client, path):
     answer = client.post(path, data=b"{}", content_type="application/json")
     assert (answer.status_code, answer.content_type) == (404, "application/json")
@@ -330,7 +435,7 @@ def test_other_paths_are_not_found(client, path):
 @pytest.fixture(scope="module")
 def unreachable() -> FlaskClient:
     """An API whose database is not there: what is refused before it asks the database is refused all the same."""
-    return create_app(Settings(urls={"api": "postgresql://keyserver_api@/none?host=/nonexistent"})).test_client()
+    return create_app(api_settings(urls={"api": "postgresql://keyserver_api@/none?host=/nonexistent"})).test_client()
 
 
 ANY_JSON = st.recursive(
@@ -389,11 +494,14 @@ def test_any_request_is_answered_and_never_by_500(client, now, fields, proven):
     assert answer.status_code in {200, 400, 401}
 
 
-def test_the_environment_names_the_database(monkeypatch, test_database, now):
+def test_the_environment_names_the_database(monkeypatch, test_database, now, tmp_path):
     authorise(test_database.url("keyserver_pipeline"))
     for name in [name for name in os.environ if name.startswith("KEYSERVER_")]:
         monkeypatch.delenv(name)
+    add_revision_key(test_database.url("keyserver_pipeline"), tmp_path)
     monkeypatch.setenv("KEYSERVER_API_DATABASE_URL", test_database.url("keyserver_api"))
+    monkeypatch.setenv("KEYSERVER_KEYWRAP_URL", f"file://{tmp_path}")
+    monkeypatch.setenv("KEYSERVER_REVISION_TOKEN_AAD", base64.b64encode(TOKEN_AAD).decode())
     app = create_app()
     assert send(app.test_client(), request(keys(now, 1), now)).status_code == 200
     app.extensions["keyserver.database"].forget_connections()

@@ -15,6 +15,7 @@ from keyserver.errors import ConfigurationError, RemoteError, StoreError
 from keyserver.runtime import Runtime
 from keyserver.store import declared
 from keyserver.store.database import Database
+from tests.configuration.conftest import ATTESTED, FETCHED
 
 
 @pytest.fixture
@@ -89,6 +90,35 @@ def test_a_change_of_everything_that_may_change(runtime, test_database, site):
         "signing_key_changed": 1,
     }
     assert apply(runtime, file) == []
+
+
+def test_what_an_authority_and_an_app_may_is_stored(runtime, test_database, site):
+    site.new_certificate("root.pem")
+    rooted = ("environment: production", "environment: production, root_certificate_file: root.pem")
+    may = ("    keys:", "    stats: false\n    certificate_max_life: 30m\n    keys:")
+    bypass = ("    regions: [se,", "    bypass_verification: true\n    bypass_revision_token: true\n    regions: [se,")
+    for changes in (
+        (may, bypass, ATTESTED),
+        (may, ATTESTED, rooted),
+        ((ATTESTED[0], ATTESTED[1].split("      ios:")[0]),),
+        (),
+        (may, bypass, ATTESTED),
+    ):
+        file = site.write(*changes)
+        assert apply(runtime, file)
+        assert stored(runtime).declared == load(file).declared
+        assert apply(runtime, file) == []
+    apply(runtime, site.write(FETCHED, ATTESTED))
+    with test_database.admin() as connection:
+        row = connection.execute(
+            "SELECT jwks_uri, stats_enabled, certificate_max_life FROM health_authority"
+        ).fetchone()
+        assert row == ("https://north.example/jwks.json", True, timedelta(hours=1))
+        platforms = connection.execute("SELECT platform, kind FROM app_attestation ORDER BY platform").fetchall()
+        assert platforms == [("android", "play-integrity"), ("ios", "app-attest")]
+    apply(runtime, site.write_text(site.write().read_text().replace("org.example.North.App", "org.example.other")))
+    with test_database.admin() as connection:
+        assert connection.execute("SELECT count(*) FROM app_attestation").fetchone() == (0,)
 
 
 def test_an_app_s_authorities_follow_the_document(runtime, site):

@@ -9,8 +9,11 @@ import yaml
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from keyserver.configuration.load import _App, _Authority, _Feed, _SigningKey, load
+from keyserver.configuration.load import _App, _AppAttest, _Authority, _Feed, _PlayIntegrity, _SigningKey, load
 from keyserver.errors import ConfigurationError
+from keyserver.providers.attestation.appattest import AppAttestSettings
+from keyserver.providers.attestation.playintegrity import PlayIntegritySettings
+from tests.configuration.conftest import ATTESTED, DIGEST, FETCHED
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "configuration.example.yaml"
 
@@ -40,6 +43,10 @@ def test_the_example_is_right_and_shows_every_setting():
         names = {setting.alias or name for name, setting in model.model_fields.items()} - {"public_key_file"}
         assert set(shown[section][0]) == names
     assert "public_key_file" in EXAMPLE.read_text()
+    attestation = shown["apps"][0]["attestation"]
+    assert set(attestation["android"]) == set(_PlayIntegrity.model_fields)
+    assert set(attestation["ios"]) == set(_AppAttest.model_fields) - {"root_certificate_file"}
+    assert "root_certificate_file" in EXAMPLE.read_text()
 
 
 def test_names_are_normalised_and_defaults_filled_in(site):
@@ -53,6 +60,168 @@ def test_names_are_normalised_and_defaults_filled_in(site):
     assert (feed.max_keys, feed.padding_minimum, feed.padding_spread) == (500_000, 1000, 100)
     assert (feed.development, feed.paused, feed.active_thru) == (False, False, None)
     assert feed.active_from == datetime(2026, 3, 1, tzinfo=UTC)
+
+    (authority,) = declared.health_authorities
+    assert (authority.jwks_uri, authority.stats, authority.certificate_max_life_minutes) == (None, True, 60)
+    assert (app.bypass_verification, app.bypass_revision_token, app.attestation) == (False, False, ())
+
+
+def test_attestation_is_read_with_its_defaults(site):
+    (app,) = load(site.write(ATTESTED)).declared.apps
+    android, ios = app.attestation
+    assert (android.platform, android.kind) == ("android", "play-integrity")
+    assert android.settings == {
+        "package": "org.example.App",
+        "certificate_digests": [DIGEST],
+        "minimum_version_code": 0,
+        "device_verdicts": ["MEETS_DEVICE_INTEGRITY"],
+        "licensed": True,
+        "decryption_key_secret": "play-decryption",
+        "verification_key_secret": "play-verification",
+        "max_age_seconds": 300,
+    }
+    assert (ios.platform, ios.kind) == ("ios", "app-attest")
+    assert ios.settings == {"team_id": "ABCDE12345", "bundle_id": "org.example.app", "environment": "production"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ('regions: [se, "no"]', "regions: []", "apps[0].regions: List should have at least 1 item"),
+        ('    regions: [se, "no"]\n', "", "apps[0].regions: is missing"),
+        ("name: org.example.North.App", "name: ''", "apps[0].name: must be at most 100 of"),
+    ],
+)
+def test_scenario_105_an_app_needs_a_name_and_a_region(site, old, new, expected):
+    assert f": {expected}" in message(site.write((old, new)))
+
+
+def test_what_is_declared_of_attestation_is_what_checks_it(site):
+    site.new_certificate("root.pem")
+    rooted = ("environment: production", "environment: production, root_certificate_file: root.pem")
+    (app,) = load(site.write(ATTESTED, rooted)).declared.apps
+    for item, read_as in zip(app.attestation, (PlayIntegritySettings, AppAttestSettings), strict=True):
+        assert set(item.settings) == set(read_as.model_fields)
+        assert read_as.read(json.loads(json.dumps(item.settings)))
+
+
+@pytest.mark.parametrize(
+    "written", [DIGEST, f"{DIGEST}=", DIGEST.replace("-", "+").replace("_", "/"), f"{DIGEST}, {DIGEST}="]
+)
+def test_a_digest_is_kept_as_google_writes_it(site, written):
+    (app,) = load(site.write(ATTESTED, (f"[{DIGEST}]", f"[{written}]"))).declared.apps
+    assert app.attestation[0].settings["certificate_digests"] == [DIGEST]
+
+
+def test_a_root_certificate_is_read_from_beside_the_document(site):
+    pem = site.new_certificate("root.pem")
+    (site.folder / "root.pem").write_text(f"of a test\n{pem}")
+    declaring = ("environment: production", "environment: development, root_certificate_file: root.pem")
+    (app,) = load(site.write(ATTESTED, declaring)).declared.apps
+    assert app.attestation[1].settings["root_certificate"] == pem
+    for content in (b"", b"nonsense", (site.folder / "north.pem").read_bytes(), b"\xff" * 100_000):
+        (site.folder / "root.pem").write_bytes(content)
+        expected = "site.yaml:19: apps[0].attestation.ios.root_certificate_file: must be a certificate in PEM"
+        assert message(site.write(ATTESTED, declaring)).startswith(expected)
+    (site.folder / "root.pem").unlink()
+    assert message(site.write(ATTESTED, declaring)).endswith("root_certificate_file: there is no file root.pem")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("kind: play-integrity", "kind: safetynet", "android.kind: must be 'play-integrity'"),
+        ("kind: play-integrity", "kind: app-attest", "android.kind: must be 'play-integrity'"),
+        ("kind: app-attest", "kind: device-check", "ios.kind: must be 'app-attest'"),
+        ("      ios:", "      web:", "web: is not known here"),
+        ("package: org.example.App", "package: app", "android.package: must be at most 100 of letters, digits and _"),
+        (f"[{DIGEST}]", "[]", "android.certificate_digests: List should have at least 1 item"),
+        (f"[{DIGEST}]", "[abc*]", "android.certificate_digests[0]: is not base64"),
+        (f"[{DIGEST}]", f"[{DIGEST[:-4]}]", "android.certificate_digests[0]: must be a SHA-256, 32 bytes"),
+        ("play-decryption", "../play", "android.decryption_key_secret: must be at most 100 of letters"),
+        (
+            "decryption_key_secret: play-decryption",
+            "decryption_key_secret: MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE/+",
+            "android.decryption_key_secret: must be at most 100 of letters",
+        ),
+        (", verification_key_secret: play-verification", "", "android.verification_key_secret: is missing"),
+        (
+            "verification_key_secret: play-verification",
+            "verification_key_secret: v, device_verdicts: [MEETS_NOTHING]",
+            "android.device_verdicts[0]: must be 'MEETS_BASIC",
+        ),
+        (
+            "verification_key_secret: play-verification",
+            "verification_key_secret: v, device_verdicts: []",
+            "android.device_verdicts: List should have at least 1",
+        ),
+        (
+            "verification_key_secret: play-verification",
+            "verification_key_secret: v, minimum_version_code: -1",
+            "android.minimum_version_code: must be greater",
+        ),
+        (
+            "verification_key_secret: play-verification",
+            "verification_key_secret: v, max_age: 61m",
+            "android.max_age: must be at most 1h",
+        ),
+        (
+            "verification_key_secret: play-verification",
+            "verification_key_secret: v, max_age: 300",
+            "android.max_age: must be a number of minutes or hours",
+        ),
+        ("ABCDE12345", "ABCDE1234", "ios.team_id: must be at most 100 of 10 capitals and digits"),
+        ("bundle_id: org.example.app", "bundle_id: a b", "ios.bundle_id: must be at most 100 of letters"),
+        ("environment: production", "environment: sandbox", "ios.environment: must be 'production' or 'development'"),
+    ],
+)
+def test_a_mistake_in_attestation_is_named(site, old, new, expected):
+    found = message(site.write(ATTESTED, (old, new)))
+    assert f": apps[0].attestation.{expected}" in found
+
+
+@pytest.mark.parametrize("life", ["1m", "30m", "1h", "168h"])
+def test_a_certificate_s_life_need_not_divide_a_day(site, life):
+    declared = load(site.write(("    keys:", f"    certificate_max_life: {life}\n    keys:"))).declared
+    minutes = int(life[:-1]) * (60 if life.endswith("h") else 1)
+    assert declared.health_authorities[0].certificate_max_life_minutes == minutes
+
+
+@pytest.mark.parametrize("life", ["0m", "169h", "10000m", "90s", "1d"])
+def test_a_certificate_s_life_has_bounds(site, life):
+    found = message(site.write(("    keys:", f"    certificate_max_life: {life}\n    keys:")))
+    assert found.startswith("site.yaml:6: health_authorities[0].certificate_max_life: must be ")
+
+
+def test_keys_are_declared_or_fetched(site):
+    (authority,) = load(site.write(FETCHED)).declared.health_authorities
+    assert (authority.jwks_uri, authority.keys) == ("https://north.example/jwks.json", ())
+    both = message(site.write(("    keys:", "    jwks_uri: https://north.example/jwks.json\n    keys:")))
+    assert both.startswith("site.yaml:3: health_authorities[0]: its keys are fetched from jwks_uri")
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://north.example/jwks.json",
+        "HTTPS://north.example/jwks.json",
+        "ftp://north.example",
+        "https://",
+        "https:///jwks.json",
+        "https://user@north.example/",
+        "https://:word@north.example/",
+        "https://north.example/#keys",
+        "https://north.example:99999/",
+        "https://[north.example/",
+        "https://north.example/a b",
+        "https://nörth.example/",
+        "' '",
+        "''",
+    ],
+)
+def test_scenario_94_keys_are_fetched_by_https_alone(site, uri):
+    found = message(site.write((FETCHED[0], FETCHED[1].replace("https://north.example/jwks.json", uri))))
+    assert found.startswith("site.yaml:6: health_authorities[0].jwks_uri: must be an address that begins with https://")
 
 
 def test_a_time_of_another_zone_is_the_same_moment(site):

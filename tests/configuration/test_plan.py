@@ -9,6 +9,7 @@ from keyserver.configuration.load import Configuration, load
 from keyserver.configuration.plan import Change, plan
 from keyserver.errors import ConfigurationError
 from keyserver.store.declared import App, Declared, Stored
+from tests.configuration.conftest import ATTESTED, FETCHED
 
 NOW = datetime(2026, 3, 2, 10, 0, 30, tzinfo=UTC)
 CLOSED = datetime(2026, 3, 2, 10, 0, tzinfo=UTC)
@@ -92,6 +93,102 @@ def test_each_difference_is_told_with_the_names_of_the_document(site):
             ),
         ),
     ]
+
+
+def test_what_an_authority_may_is_told(site):
+    before = stored(load(site.write()))
+    after = load(site.write(("    keys:", "    stats: false\n    certificate_max_life: 90m\n    keys:")))
+    assert told(plan(after, before)) == [
+        (
+            "health_authority_changed",
+            (
+                "Health authority org.example.north changes: stats from true to false;"
+                " certificate_max_life from 1h to 90m."
+            ),
+        ),
+    ]
+
+
+def test_fetched_keys_are_left_to_the_fetching(site):
+    before = stored(load(site.write()))
+    fetched = load(site.write(FETCHED))
+    uri = "https://north.example/jwks.json"
+    (change,) = plan(fetched, before)
+    assert change.sentence == f"Health authority org.example.north changes: jwks_uri from none to {uri}."
+    (declared,) = fetched.declared.health_authorities
+    with_keys = replace(declared, keys=before.declared.health_authorities[0].keys)
+    state = replace(before, declared=replace(before.declared, health_authorities=(with_keys,)))
+    assert plan(fetched, state) == []
+    ended = plan(load(site.write((FETCHED[0], "    keys: []\n"))), state)
+    assert told(ended) == [
+        ("health_authority_changed", f"Health authority org.example.north changes: jwks_uri from {uri} to none."),
+        ("health_authority_key_ended", "Key v1 of org.example.north ends now: it is not declared any more."),
+    ]
+
+
+PROOF = "WARNING: bypass_verification lets ANYBODY upload keys, WITHOUT ANY PROOF of a diagnosis."
+TOKEN = "WARNING: bypass_revision_token lets uploads CHANGE OR REVOKE KEYS OF OTHER PEOPLE."
+
+
+@pytest.mark.parametrize(
+    ("flags", "warnings"),
+    [
+        ("bypass_verification: true", f" {PROOF}"),
+        ("bypass_revision_token: true", f" {TOKEN}"),
+        ("bypass_verification: true\n    bypass_revision_token: true", f" {PROOF} {TOKEN}"),
+        ("bypass_verification: false", ""),
+    ],
+)
+def test_an_app_that_bypasses_is_warned_of_loudly(site, flags, warnings):
+    before = stored(load(site.write()))
+    bypassing = ("    regions: [se,", f"    {flags}\n    regions: [se,")
+    after = load(site.write(bypassing))
+    changes = plan(after, EMPTY)
+    assert changes[3].sentence == f"App org.example.north.app is added: keys of NO, SE.{warnings}"
+    found = [change.sentence for change in plan(after, before)]
+    assert len(found) == bool(warnings)
+    assert all(sentence.startswith("App org.example.north.app changes: bypass_") for sentence in found)
+    assert all(sentence.endswith(f" from false to true.{warnings}") for sentence in found)
+    # Nor is it forgotten when something else of the app changes.
+    (later,) = plan(load(site.write(bypassing, ('[se, "no"]', '["NO"]'))), stored(after))
+    assert later.sentence == f"App org.example.north.app changes: regions from NO, SE to NO.{warnings}"
+
+
+def test_differences_of_attestation_are_told(site):
+    plain, attested = load(site.write()), load(site.write(ATTESTED))
+    added = plan(attested, EMPTY)[3].sentence
+    ways = "attested by play-integrity on android, app-attest on ios"
+    assert added == f"App org.example.north.app is added: keys of NO, SE, {ways}."
+    (change,) = plan(attested, stored(plain))
+    assert change.sentence == (
+        "App org.example.north.app changes: attestation.android is added: play-integrity;"
+        " attestation.ios is added: app-attest."
+    )
+    (change,) = plan(plain, stored(attested))
+    assert change.sentence == (
+        "App org.example.north.app changes: attestation.android is removed: play-integrity is not asked for any more;"
+        " attestation.ios is removed: app-attest is not asked for any more."
+    )
+    site.new_certificate("root.pem")
+    (change,) = plan(
+        load(
+            site.write(
+                ATTESTED,
+                ("play-verification", "other, max_age: 10m, device_verdicts: [MEETS_STRONG_INTEGRITY]"),
+                ("environment: production", "environment: production, root_certificate_file: root.pem"),
+            )
+        ),
+        stored(attested),
+    )
+    found = change.sentence
+    for difference in (
+        "attestation.android.device_verdicts from MEETS_DEVICE_INTEGRITY to MEETS_STRONG_INTEGRITY;",
+        "attestation.android.max_age from 5m to 10m;",
+        "attestation.android.verification_key_secret from play-verification to other;",
+        "attestation.ios.root_certificate_file from Apple's to one with SHA-256 ",
+    ):
+        assert f" {difference}" in found
+    assert found.count(";") == 3
 
 
 def test_an_app_that_is_not_declared_is_removed(site):

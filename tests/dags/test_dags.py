@@ -13,7 +13,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 PROJECT = Path(__file__).parents[2]
-KNOWN_TAGS = {"export", "every minute"}
+KNOWN_TAGS = {"export", "every minute", "keys", "every hour"}
 
 
 @pytest.fixture(scope="session")
@@ -90,6 +90,24 @@ def test_only_the_signing_task_asks_for_the_signing_connection():
     source = (PROJECT / "dags" / "export_keys.py").read_text(encoding="utf-8")
     assert source.count("signer=True") == 1
     assert "signer=True" in source[source.index("def sign(") : source.index("def verify(")]
+
+
+def test_keys_are_rotated_by_tasks_of_which_none_waits_for_another(facts):
+    dag = facts["dags"]["rotate_keys"]
+    assert (dag["max_active_runs"], dag["paused"]) == (1, False)
+    assert {name: task["upstream"] for name, task in dag["tasks"].items()} == {
+        "rotate_revision_keys": [],
+        "import_jwks": [],
+    }
+
+
+def test_only_the_rotation_asks_for_the_master_key():
+    for file in (PROJECT / "dags").glob("*.py"):
+        source = file.read_text(encoding="utf-8")
+        assert source.count("keywrap=True") == (1 if file.name == "rotate_keys.py" else 0)
+        if file.name == "rotate_keys.py":
+            rotation = source[source.index("def rotate_revision_keys(") : source.index("def import_jwks(")]
+            assert "keywrap=True" in rotation
 
 
 def test_a_connection_becomes_a_libpq_url(facts):

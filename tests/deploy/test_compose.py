@@ -96,7 +96,7 @@ def test_it_runs_with_old_engines_too() -> None:
 
 def test_all_parts_are_there() -> None:
     assert SERVICES.keys() == {
-        "postgres", "migrate", "api", "proxy", "cdn", "cli",
+        "postgres", "migrate", "api", "verification", "proxy", "cdn", "cli",
         "airflow-apiserver", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer",
     }  # fmt: skip
 
@@ -152,8 +152,10 @@ def test_the_command_line_knows_its_commands(arguments: list[str]) -> None:
 def test_variables_are_known(service: str) -> None:
     environment = {**dockerfile_environment(), **environments()[service]} if service in OURS else {}
     ours = {name: value for name, value in environment.items() if name.startswith("KEYSERVER_")}
-    # It refuses a name that it does not know; values stand for what the operator fills in.
-    Settings.from_environment({name: "60" if name.endswith("_MINUTES") else value for name, value in ours.items()})
+    # It refuses a name that it does not know; values stand for what the operator fills in, random bytes in base64.
+    filled = {name: re.sub(r"\$\{\w+:\?[^}]+\}", 44 * "A", value) for name, value in ours.items()}
+    filled = {name: re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value) for name, value in filled.items()}
+    Settings.from_environment({name: "60" if name.endswith("_MINUTES") else value for name, value in filled.items()})
     for name in environment:
         if name.startswith("AIRFLOW__"):
             _, section, option = name.split("__")
@@ -216,7 +218,9 @@ def test_the_image_s_python_is_the_one_that_requirements_are_compiled_for() -> N
 def test_every_secret_comes_from_the_environment_and_has_no_default() -> None:
     for service, environment in environments().items():
         for name, value in environment.items():
-            hidden = re.search(r"PASSWORD|SECRET|FERNET_KEY|LOGINS|DATABASE_URL|CONN$|PIPELINE$|REWRITER$", name)
+            hidden = re.search(
+                r"PASSWORD|SECRET(?!S_URL)|FERNET_KEY|LOGINS|DATABASE_URL|CONN$|PIPELINE$|REWRITER$", name
+            )
             if hidden and not name.endswith("PASSWORDS_FILE"):
                 assert re.search(r"\$\{\w+:\?[^}]+\}", value), (service, name)
                 assert not re.search(r"\$\{\w+:?-", value), (service, name)
@@ -236,11 +240,26 @@ def test_each_service_has_only_what_its_work_needs() -> None:
         name: {variable for variable in environment if re.match(r"KEYSERVER_|AIRFLOW_CONN_", variable)}
         for name, environment in environments().items()
     }
-    assert ours["api"] == {"KEYSERVER_API_DATABASE_URL", "KEYSERVER_API_BIND"}
+    assert ours["api"] == {
+        "KEYSERVER_API_DATABASE_URL", "KEYSERVER_API_BIND", "KEYSERVER_ATTESTATION_SECRET", "KEYSERVER_KEYWRAP_URL",
+        "KEYSERVER_REVISION_TOKEN_AAD", "KEYSERVER_SECRETS_URL", "KEYSERVER_METRICS_BIND", "KEYSERVER_MAINTENANCE_MODE",
+    }  # fmt: skip
     for name in ("proxy", "cdn", "postgres", "airflow-apiserver", "airflow-dag-processor", "airflow-triggerer"):
         assert ours[name] == set(), name
-    holders = {name for name, service in SERVICES.items() if any("signer:" in v for v in service.get("volumes", []))}
+    holders = {
+        name for name, service in SERVICES.items() if any(v.startswith("signer:") for v in service.get("volumes", []))
+    }
     assert holders == {"migrate", "airflow-scheduler", "cli"}
+    unwrapping = {n for n, s in SERVICES.items() if any(v.startswith("keywrap:") for v in s.get("volumes", []))}
+    assert unwrapping == {"migrate", "api", "airflow-scheduler", "cli"}
+    reading = {n for n, s in SERVICES.items() if any(v.startswith("secrets:") for v in s.get("volumes", []))}
+    assert reading == {"api"}
+    verifying = {n for n, s in SERVICES.items() if any("verification-signer:" in v for v in s.get("volumes", []))}
+    assert verifying == {"migrate", "verification", "cli"}
+    assert ours["verification"] == {
+        "KEYSERVER_VERIFICATION_DATABASE_URL", "KEYSERVER_VERIFICATION_SIGNER_URL", "KEYSERVER_VERIFICATION_SECRET",
+        "KEYSERVER_API_BIND",
+    }  # fmt: skip
     assert [name for name, variables in ours.items() if "KEYSERVER_ADMIN_DATABASE_URL" in variables] == ["migrate"]
     assert [n for n, variables in ours.items() if "AIRFLOW_CONN_KEYSERVER_SIGNER" in variables] == ["airflow-scheduler"]
 
@@ -257,6 +276,9 @@ def test_the_api_is_reached_through_the_proxy_alone() -> None:
     assert "ports" not in SERVICES["postgres"]
     proxy = (PROJECT / "deploy" / "images" / "nginx-api.conf").read_text()
     assert f"http://api:{SERVICES['api']['environment']['KEYSERVER_API_BIND'].rpartition(':')[2]}" in proxy
+    bind = SERVICES["verification"]["environment"]["KEYSERVER_API_BIND"]
+    assert "ports" not in SERVICES["verification"]
+    assert f"http://verification:{bind.rpartition(':')[2]}" in proxy
     for name, port in (("proxy", "8443"), ("cdn", "8011")):
         mounted = next(v.split(":")[0] for v in SERVICES[name]["volumes"] if "nginx-" in v)
         assert re.search(rf"listen {port}\b", (PROJECT / mounted).read_text())

@@ -66,7 +66,7 @@ def test_a_port_that_is_set_twice_names_both_variables() -> None:
 def test_ports_come_from_the_environment() -> None:
     assert Ports.from_environment({"KEYSERVER_CDN_PORT": ""}) == Ports()
     chosen = Ports.from_environment({variable: str(9000 + n) for n, variable in enumerate(VARIABLES.values())})
-    assert chosen == Ports(9000, 9001, 9002, 9003, 9004)
+    assert chosen == Ports(9000, 9001, 9002, 9003, 9004, 9005)
 
 
 @pytest.mark.parametrize("text", ["0", "65536", "-1", "http", "8010.0", "٨"])
@@ -121,7 +121,20 @@ def test_each_part_gets_only_what_its_work_needs(stack: Stack, monkeypatch: pyte
         for part in stack._parts()
     }
     assert ours == {
-        "api": {"KEYSERVER_API_DATABASE_URL", "KEYSERVER_API_BIND"},
+        "api": {
+            "KEYSERVER_API_DATABASE_URL",
+            "KEYSERVER_API_BIND",
+            "KEYSERVER_ATTESTATION_SECRET",
+            "KEYSERVER_KEYWRAP_URL",
+            "KEYSERVER_REVISION_TOKEN_AAD",
+            "KEYSERVER_SECRETS_URL",
+        },
+        "verification": {
+            "KEYSERVER_VERIFICATION_DATABASE_URL",
+            "KEYSERVER_VERIFICATION_SIGNER_URL",
+            "KEYSERVER_VERIFICATION_SECRET",
+            "KEYSERVER_API_BIND",
+        },
         "cdn": {"KEYSERVER_BLOBS_URL"},
         "airflow-apiserver": set(),
         "airflow-scheduler": {
@@ -129,6 +142,7 @@ def test_each_part_gets_only_what_its_work_needs(stack: Stack, monkeypatch: pyte
             "AIRFLOW_CONN_KEYSERVER_REWRITER",
             "AIRFLOW_CONN_KEYSERVER_BLOBS",
             "AIRFLOW_CONN_KEYSERVER_SIGNER",
+            "AIRFLOW_CONN_KEYSERVER_KEYWRAP",
             "KEYSERVER_PUBLIC_URL",
         },
         "airflow-dag-processor": set(),

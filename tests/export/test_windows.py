@@ -14,6 +14,7 @@ from keyserver.errors import RemoteError
 from keyserver.export import due, windows
 from keyserver.protocol.exposure import Exposure, ReportType
 from keyserver.protocol.intervals import interval_at
+from keyserver.protocol.revise import Decision, Known, Plan
 from keyserver.store import exposures, release_clock
 from keyserver.store.exposures import Upload
 from tests.conftest import START
@@ -40,8 +41,8 @@ def authority_row(authority):
     authority.sql("INSERT INTO health_authority (issuer, audience, name) VALUES ('i', 'a', 'n')")
 
 
-def everything(_: Upload, existing: frozenset[bytes]) -> tuple[Exposure, ...]:
-    return () if existing else _.exposures
+def everything(wanted: Upload) -> Plan:
+    return lambda known: Decision(() if known.rows else wanted.exposures)
 
 
 def test_a_window_closes_when_it_is_past_and_only_then(authority):
@@ -107,10 +108,10 @@ def test_closing_waits_for_an_upload_that_is_not_committed_yet(authority, author
     slow = authority.database.database("api")
     inserted, may_commit, closed = threading.Event(), threading.Event(), threading.Event()
 
-    def plan(wanted: Upload, existing: frozenset[bytes]) -> tuple[Exposure, ...]:
+    def plan(known: Known) -> Decision:
         inserted.set()
         assert may_commit.wait(30)
-        return everything(wanted, existing)
+        return everything(upload(1))(known)
 
     def publish() -> None:
         with slow.connection() as connection:
@@ -137,7 +138,7 @@ def test_an_upload_that_finds_its_window_closed_takes_the_next_open_one(authorit
     authority.close_windows()
     authority.database.set_time(START + timedelta(seconds=30))
     with authority.database.database("api").connection() as connection:
-        assert exposures.publish(connection, upload(1), everything) == 3
+        assert len(exposures.publish(connection, upload(1), everything(upload(1))).insert) == 3
     assert authority.sql("SELECT DISTINCT created_at FROM exposure") == [(START + MINUTE,)]
 
 
@@ -196,7 +197,7 @@ class Race:
             wanted = upload(seed)
             try:
                 with database.connection() as connection:
-                    exposures.publish(connection, wanted, everything)
+                    exposures.publish(connection, wanted, everything(wanted))
             except RemoteError:
                 continue
             self.accepted.extend(exposure.key for exposure in wanted.exposures)
@@ -253,7 +254,7 @@ def test_every_accepted_key_is_in_exactly_one_batch_whatever_races(authority, au
 def test_rows_of_a_closed_window_lie_in_key_order_and_share_no_transaction_with_their_upload(authority, authority_row):
     with authority.database.database("api").connection() as connection:
         for seed in range(20):
-            exposures.publish(connection, upload(seed), everything)
+            exposures.publish(connection, upload(seed), everything(upload(seed)))
     authority.add_keys(7, seed=99, created_at=START + MINUTE)
     authority.close_windows()
     before = authority.sql("SELECT count(DISTINCT xmin::text) FROM exposure WHERE created_at = %(w)s", w=START)

@@ -5,6 +5,7 @@ import bisect
 import hashlib
 import hmac
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import jwt
@@ -345,3 +346,34 @@ def test_any_claims_are_accepted_or_refused(changes):
         assert check(signed(claims() | changes)).authority_id == 7
     except PublishError as error:
         assert error.code == "health_authority_verification_certificate_invalid"  # noqa: PT017
+
+
+@pytest.mark.parametrize(
+    ("times", "good"),
+    [
+        ({"iat": SECONDS, "exp": SECONDS + 3600}, True),
+        ({"iat": SECONDS, "exp": SECONDS + 3601}, False),
+        ({"iat": SECONDS - 3600, "exp": SECONDS}, True),
+        ({"iat": SECONDS - 3601, "exp": SECONDS}, False),
+        ({"iat": None, "nbf": SECONDS - 100, "exp": SECONDS + 3500}, True),
+        ({"iat": None, "nbf": SECONDS - 100, "exp": SECONDS + 3501}, False),
+        ({"iat": None, "nbf": None, "exp": SECONDS + 3600}, True),
+        ({"iat": None, "nbf": None, "exp": SECONDS + 3601}, False),
+        ({"iat": 0, "nbf": 0, "exp": SECONDS + 3601}, False),
+        ({"iat": -(2**62), "nbf": None, "exp": SECONDS + 1}, False),
+        ({"exp": 2**62}, False),
+    ],
+)
+def test_a_certificate_lasts_no_longer_than_its_issuers_may(times, good):
+    """An hour, where an authority declares nothing else."""
+    if good:
+        assert check(certificate(**times)).authority_id == 7
+    else:
+        assert problem(certificate(**times)) == "it lasts longer than the 1:00:00 that its issuer's may"
+
+
+def test_the_longest_life_is_the_authoritys_own():
+    day = replace(app().authorities[0], certificate_max_life=timedelta(days=1))
+    by = replace(app(), authorities=(day,))
+    assert check(certificate(exp=SECONDS + 86_400), by=by).authority_id == 7
+    assert problem(certificate(exp=SECONDS + 86_401), by=by).startswith("it lasts longer")

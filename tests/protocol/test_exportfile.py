@@ -117,9 +117,10 @@ def tuples(runs: list[KeyRun]) -> list[exportfile.DecodedKey]:
 # The schema
 
 
-def test_generated_messages_are_those_of_the_proto_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("proto", ["export", "revision"])
+def test_generated_messages_are_those_of_the_proto_file(tmp_path: Path, proto: str) -> None:
     include = Path(exportfile.__file__).parents[2]
-    name = "keyserver/protocol/pb/export"
+    name = f"keyserver/protocol/pb/{proto}"
     command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{include}", f"--python_out={tmp_path}"]
     subprocess.run([*command, f"--pyi_out={tmp_path}", f"{include}/{name}.proto"], check=True)
     for suffix in ("_pb2.py", "_pb2.pyi"):

@@ -13,8 +13,8 @@ from keyserver.protocol.exposure import (
     Limits,
     ReportType,
     base,
-    choose_onset,
     created_at,
+    told_onset,
     transform,
 )
 from keyserver.protocol.messages import SentKey
@@ -194,7 +194,7 @@ def test_scenario_46_the_default_onset_is_four_days_ago():
 
 
 OLDEST_ONSET = MIDNIGHT - 28 * 144
-DEFAULT_ONSET = CURRENT - 4 * 144
+DEFAULT_ONSET = None
 
 
 @pytest.mark.parametrize(
@@ -213,11 +213,13 @@ DEFAULT_ONSET = CURRENT - 4 * 144
     ],
 )
 def test_scenarios_43_to_48_which_onset_counts(onsets, chosen):
-    assert choose_onset(onsets, NOW, Limits()) == chosen
+    assert told_onset(onsets, NOW, Limits()) == chosen
+    assert transform([key()], CONFIRMED, onsets, NOW, Limits()).onset == chosen
 
 
 def test_an_onset_of_today_by_default():
-    assert choose_onset((), NOW, Limits(default_onset_days_ago=0)) == CURRENT
+    limits = Limits(default_onset_days_ago=0)
+    assert taken(key(1, MIDNIGHT), limits=limits)[0].days_since_onset == 0
 
 
 def test_scenario_45_fifteen_days_from_the_onset_is_left_out_with_a_warning():

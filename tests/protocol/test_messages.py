@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from keyserver.errors import PublishError
 from keyserver.protocol.messages import (
     MAX_BODY_BYTES,
+    Attestation,
     BodyTooLargeError,
     ContentTypeError,
     PublishAnswer,
@@ -28,6 +29,7 @@ FULL = {
     "symptomOnsetInterval": 7,
     "traveler": True,
     "revisionToken": "AA==",
+    "attestation": {"platform": "ios", "challenge": "c", "evidence": "proof of the app"},
     "padding": "xx",
 }
 
@@ -52,6 +54,7 @@ def test_every_field_is_read():
         symptom_onset_interval=7,
         traveler=True,
         revision_token="AA==",
+        attestation=Attestation(platform="ios", challenge="c", evidence="proof of the app"),
         padding="xx",
     )
 
@@ -145,6 +148,9 @@ def test_scenario_18_malformed_bodies(body, message):
         ({"traveler": "true"}, "traveler must be true or false"),
         ({"hmacKey": []}, "hmacKey must be a string"),
         ({"HMACKEY": []}, "hmacKey must be a string"),
+        ({"attestation": "x"}, "attestation must be an object"),
+        ({"attestation": {"evidence": 1}}, "attestation.evidence must be a string"),
+        ({"attestation": {"nonce": "x"}}, "attestation.nonce is not a field of this request"),
     ],
 )
 def test_scenario_18_wrong_fields_are_named(body, message):
@@ -165,6 +171,7 @@ def test_null_is_the_zero_value():
     assert decode(b"null") == decode(b"{}") == decode(dict.fromkeys(FULL)) == PublishRequest()
     body = {"temporaryExposureKeys": [None, {"key": None, "rollingPeriod": None}]}
     assert decode(body).keys == (SentKey(), SentKey())
+    assert decode({"Attestation": {"PLATFORM": None}}).attestation == Attestation()
 
 
 @pytest.mark.parametrize(
@@ -217,14 +224,17 @@ def test_any_json_is_a_request_or_refused(value):
 
 
 def test_an_answer_leaves_out_what_is_empty():
-    assert PublishAnswer().encode() == b"{}"
-    answer = PublishAnswer(inserted_exposures=2, code="partial_failure", error="é\n", warnings=("w",), padding="p")
-    assert answer.encode() == (
-        '{"insertedExposures":2,"error":"é\\n","code":"partial_failure","padding":"p","warnings":["w"]}'.encode()
-    )
-    assert PublishAnswer.model_validate_json(answer.encode()) == answer
+    assert PublishAnswer().fields() == {}
+    answer = PublishAnswer(inserted_exposures=2, code="partial_failure", error="é\n", warnings=("w",))
+    assert answer.fields() == {
+        "insertedExposures": 2,
+        "error": "é\n",
+        "code": "partial_failure",
+        "warnings": ("w",),
+    }
+    assert PublishAnswer.model_validate_json(json.dumps(answer.fields())) == answer
 
 
 def test_what_proves_a_diagnosis_is_not_shown():
     shown = repr(decode(FULL))
-    assert not any(secret in shown for secret in ("a.b.c", "AQ==", "AA=="))
+    assert not any(secret in shown for secret in ("a.b.c", "AQ==", "AA==", "proof of the app"))

@@ -19,6 +19,8 @@ import pytest
 
 from keyserver.errors import ConfigurationError, RemoteError, StoreError
 from keyserver.protocol.exposure import Exposure, ReportType
+from keyserver.protocol.revise import Decision, Known, Plan, Stored
+from keyserver.protocol.statistics import Facts, Platform
 from keyserver.store import exposures
 from keyserver.store.database import Database
 from keyserver.store.exposures import Upload
@@ -45,13 +47,14 @@ def upload(start, database) -> Callable[..., Upload]:
     return make
 
 
-def insert_all(upload: Upload, existing: frozenset[bytes]) -> tuple[Exposure, ...]:
-    return tuple(exposure for exposure in upload.exposures if exposure.key not in existing)
+def insert_new(upload: Upload) -> Plan:
+    """Insert what is not stored, revise nothing."""
+    return lambda known: Decision(tuple(each for each in upload.exposures if each.key not in known.rows))
 
 
-def publish(database: Database, upload: Upload, plan: exposures.Plan = insert_all) -> int:
+def publish(database: Database, upload: Upload, plan: Plan | None = None) -> int:
     with database.connection() as connection:
-        return exposures.publish(connection, upload, plan)
+        return len(exposures.publish(connection, upload, plan or insert_new(upload)).insert)
 
 
 def stored(test_database) -> dict[bytes, object]:
@@ -102,32 +105,33 @@ def test_a_window_that_was_closed_early_is_not_written_to(test_database, databas
 
 
 def test_a_plan_that_refuses_stores_nothing_and_leaves_the_connection_usable(test_database, database, upload):
-    def refuse(upload: Upload, existing: frozenset[bytes]) -> tuple[Exposure, ...]:
+    def refuse(known: Known) -> Decision:
         raise ConfigurationError("refused")
 
     with database.connection() as connection:
         with pytest.raises(ConfigurationError, match="refused"):
             exposures.publish(connection, upload("a"), refuse)
         assert connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
-        assert exposures.publish(connection, upload("b"), insert_all) == 1
+        assert len(exposures.publish(connection, upload("b"), insert_new(upload("b"))).insert) == 1
     assert set(stored(test_database)) == {key_bytes("b")}
 
 
 def test_a_plan_of_nothing_stores_nothing(test_database, database, upload):
-    assert publish(database, upload("a"), lambda _upload, _existing: ()) == 0
+    assert publish(database, upload("a"), lambda _: Decision()) == 0
     assert stored(test_database) == {}
 
 
-def test_the_plan_is_told_which_keys_are_stored(database, upload):
+def test_the_plan_is_told_which_keys_are_stored(database, upload, start):
     publish(database, upload("a", "b"))
     told = []
 
-    def plan(upload: Upload, existing: frozenset[bytes]) -> tuple[Exposure, ...]:
-        told.append(existing)
-        return insert_all(upload, existing)
+    def plan(known: Known) -> Decision:
+        told.append(known)
+        return insert_new(upload("b", "c"))(known)
 
     assert publish(database, upload("b", "c"), plan) == 1
-    assert told == [{key_bytes("b")}]
+    row = Stored(interval(start) - 432, 144, ReportType.CONFIRMED, start)
+    assert told == [Known({key_bytes("b"): row}, start)]
 
 
 def test_an_error_of_the_database_stores_nothing(test_database, database, upload):
@@ -143,6 +147,101 @@ def test_a_clock_that_does_not_run_is_said_plainly(test_database, database, uplo
         connection.execute("DELETE FROM release_clock")
     with pytest.raises(ConfigurationError, match="release clock does not run"):
         publish(database, upload("a"))
+
+
+# Revisions and counters
+
+
+def revise_all(upload: Upload) -> Plan:
+    return lambda _: Decision(revise=upload.exposures)
+
+
+def revisions(test_database) -> list[tuple]:
+    with test_database.admin() as connection:
+        return connection.execute(
+            "SELECT exposure_key, revised_report_type, revised_at FROM exposure"
+            " WHERE revised_at IS NOT NULL ORDER BY exposure_key"
+        ).fetchall()
+
+
+def test_k2_a_revision_writes_the_revised_columns_and_nothing_else(test_database, database, upload, start):
+    publish(database, replace(upload("a"), report_type=ReportType.LIKELY))
+    close_windows(test_database, start + 2 * MINUTE)
+    changed = replace(upload("a").exposures[0], transmission_risk=7, days_since_onset=3, period=9, start=1)
+    publish(
+        database,
+        replace(upload(), exposures=(changed,), traveler=True, regions=("CH",), app_name="other"),
+        lambda _: Decision(revise=(changed,)),
+    )
+    with test_database.admin() as connection:
+        connection.row_factory = psycopg.rows.dict_row
+        (row,) = connection.execute("SELECT * FROM exposure").fetchall()
+    assert row == {
+        "exposure_key": key_bytes("a"),
+        "interval_number": interval(start) - 432,
+        "interval_count": 144,
+        "transmission_risk": 2,
+        "days_since_onset": -1,
+        "report_type": "likely",
+        "traveler": False,
+        "regions": ["AT", "DE"],
+        "created_at": start,
+        "synthetic": False,
+        "app_name": "com.example.app",
+        "health_authority_id": 1,
+        "revised_at": start + 2 * MINUTE,
+        "revised_report_type": "confirmed",
+        "revised_transmission_risk": 7,
+        "revised_days_since_onset": 3,
+        "revised_authority_id": 1,
+    }
+
+
+def test_w2_a_revision_that_was_overtaken_starts_again_and_counts_nothing(test_database, database, upload):
+    publish(database, upload("a", "b"))
+    other = test_database.database("api")
+    told = []
+
+    def plan(known: Known) -> Decision:
+        told.append([row.revised_report_type for row in known.rows.values()])
+        if len(told) == 1:
+            publish(other, upload("b"), revise_all(upload("b")))
+            return Decision(upload("c").exposures, upload("a", "b").exposures)
+        return Decision()
+
+    publish(database, replace(upload("a", "b", "c"), facts=Facts(Platform.IOS, 2, None)), plan)
+    assert sorted(told[1], key=str) == [None, ReportType.CONFIRMED]
+    assert [key for key, _, _ in revisions(test_database)] == [key_bytes("b")]
+    assert key_bytes("c") not in stored(test_database)
+    with test_database.admin() as connection:
+        assert connection.execute("SELECT count(*) FROM upload_stats").fetchone() == (0,)
+
+
+def test_w5_a_revision_of_a_row_that_is_being_rewritten_starts_again(test_database, database, upload, start):
+    """The rewriter takes the row out and puts it back while the revision waits for it."""
+    publish(database, upload("a"))
+    close_windows(test_database, start + MINUTE)
+    with psycopg.connect(test_database.url("keyserver_rewriter")) as rewriter:
+        taken = rewriter.execute("DELETE FROM exposure RETURNING exposure_key, interval_number, created_at").fetchone()
+        with in_another_thread(lambda: publish(database, upload("a"), revise_all(upload("a")))) as published:
+            wait_until_waiting(test_database)
+            rewriter.execute(
+                "INSERT INTO exposure (exposure_key, interval_number, interval_count, transmission_risk, traveler,"
+                " regions, created_at) VALUES (%s, %s, 144, 2, false, '{DE}', %s)",
+                taken,
+            )
+            rewriter.commit()
+            published.result()
+    assert revisions(test_database) == [(key_bytes("a"), "confirmed", start + MINUTE)]
+
+
+def test_an_upload_that_nobody_vouches_for_is_stored_and_not_counted(test_database, database, upload):
+    facts = Facts(Platform.IOS, 2, None)
+    publish(database, replace(upload("a"), report_type=None, health_authority_id=None, facts=facts))
+    assert set(stored(test_database)) == {key_bytes("a")}
+    with test_database.admin() as connection:
+        for table in ("upload_stats", "profile", "profile_marginal"):
+            assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
 
 
 # Waiting for others
@@ -183,7 +282,7 @@ def test_w2_an_upload_that_waited_for_the_closer_goes_to_the_next_window(test_da
 def test_w2_the_window_written_to_stays_locked_until_the_commit(test_database, database, upload, start):
     held = []
 
-    def plan(upload: Upload, existing: frozenset[bytes]) -> tuple[Exposure, ...]:
+    def plan(known: Known) -> Decision:
         with test_database.admin() as connection:
             held.extend(
                 connection.execute(
@@ -192,7 +291,7 @@ def test_w2_the_window_written_to_stays_locked_until_the_commit(test_database, d
                     " (SELECT oid FROM pg_database WHERE datname = current_database()) ORDER BY objid"
                 ).fetchall()
             )
-        return insert_all(upload, existing)
+        return insert_new(upload("a"))(known)
 
     close_windows(test_database, start + 2 * MINUTE)
     publish(database, upload("a"), plan)
@@ -228,25 +327,25 @@ def test_w2_windows_that_close_again_and_again(test_database, database, upload, 
 def test_w2_an_upload_that_was_overtaken_starts_again(test_database, database, upload):
     """The other upload of the key commits between this one's look and its insert."""
     other = test_database.database("api")
-    calls = queue.SimpleQueue[frozenset[bytes]]()
+    calls = queue.SimpleQueue[set[bytes]]()
 
-    def plan(upload_: Upload, existing: frozenset[bytes]) -> tuple[Exposure, ...]:
-        calls.put(existing)
+    def plan(known: Known) -> Decision:
+        calls.put(set(known.rows))
         if calls.qsize() == 1:
             publish(other, upload("a"))
-        return insert_all(upload_, existing)
+        return insert_new(upload("a", "b"))(known)
 
     assert publish(database, upload("a", "b"), plan) == 1
-    assert [calls.get() for _ in range(calls.qsize())] == [frozenset(), {key_bytes("a")}]
+    assert [calls.get() for _ in range(calls.qsize())] == [set(), {key_bytes("a")}]
     assert set(stored(test_database)) == {key_bytes("a"), key_bytes("b")}
 
 
 def test_w2_an_upload_overtaken_for_ever_gives_up_with_nothing_stored(test_database, database, upload):
     attempts = []
 
-    def plan(upload: Upload, existing: frozenset[bytes]) -> tuple[Exposure, ...]:
-        attempts.append(existing)
-        return upload.exposures  # whatever is stored
+    def plan(known: Known) -> Decision:
+        attempts.append(known)
+        return Decision(upload("a", "b").exposures)  # whatever is stored
 
     publish(database, upload("a"))
     with pytest.raises(RemoteError, match="again and again"):
@@ -269,8 +368,8 @@ def test_w2_a_deadlock_starts_again(test_database, database, upload):
 
     with ThreadPoolExecutor(1) as pool:
 
-        def plan(upload_: Upload, existing: frozenset[bytes]) -> tuple[Exposure, ...]:
-            attempts.append(existing)
+        def plan(known: Known) -> Decision:
+            attempts.append(known)
             if len(attempts) == 1:
                 other.execute("BEGIN")
                 other.execute(
@@ -279,7 +378,7 @@ def test_w2_a_deadlock_starts_again(test_database, database, upload):
                     [key_bytes("a")],
                 )
                 pool.submit(hold)
-            return insert_all(upload_, existing)
+            return insert_new(upload("a"))(known)
 
         assert publish(database, upload("a"), plan) == 1
     other.close()
@@ -367,17 +466,27 @@ def wire(test_database, database) -> Iterator[tuple[Wire, Database]]:
 
 
 @pytest.mark.parametrize("count", [1, 14, 30])
-def test_w2_an_upload_is_three_round_trips(wire, upload, count):
+def test_w2_an_upload_is_three_round_trips_with_new_keys_revisions_and_counters(test_database, wire, upload, count):
     counter, database = wire
     with database.connection() as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
     counts = []
     # More uploads than psycopg waits for before it prepares a statement.
     for number in range(8):
-        before = counter.round_trips
-        assert publish(database, upload(*(f"{number}/{key}" for key in range(count)))) == count
-        counts.append(counter.round_trips - before)
-    assert counts == [3] * 8
+        old = upload(*(f"{number}/{key}" for key in range(count))).exposures
+        new = upload(f"{number}/new").exposures
+        for decision in (Decision(insert=old), Decision(insert=new, revise=old)):
+            wanted = replace(
+                upload("any"), exposures=decision.insert + decision.revise, facts=Facts(Platform.IOS, 2, 3)
+            )
+            before = counter.round_trips
+            publish(database, wanted, lambda _, decision=decision: decision)
+            counts.append(counter.round_trips - before)
+    assert counts == [3] * 16
+    with test_database.admin() as connection:
+        revised = connection.execute("SELECT count(*) FROM exposure WHERE revised_at IS NOT NULL").fetchone()
+        counted = connection.execute("SELECT sum(teks), sum(revisions) FROM upload_stats").fetchone()
+    assert (revised, counted) == ((8 * count,), (8 * (2 * count + 1), 8))
 
 
 def test_e4_an_upload_whose_commit_was_not_confirmed_is_not_answered_as_stored(test_database, wire, upload):

@@ -185,6 +185,50 @@ FORBIDDEN = {
         "pause a feed": "UPDATE feed SET paused = true",
     },
 }
+# publish.md 4.6 to 4.9: the verification service and the rest know nothing of each other.
+OF_VERIFICATION = ("verification_code", "verification_token", "verification_user_report", "verification_rate")
+FORBIDDEN["keyserver_verification"] = {
+    **WRITE_HISTORY_ITSELF,
+    **{
+        f"read {table}": f"SELECT FROM {table}"
+        for table in (
+            "exposure",
+            "batch",
+            "file",
+            "feed",
+            "signature",
+            "signing_key",
+            "health_authority",
+            "health_authority_key",
+            "authorised_app",
+            "closed_window",
+            "audit_event",
+            "revision_key",
+            "upload_stats",
+        )
+    },
+    "store a key": "INSERT INTO exposure DEFAULT VALUES",
+    "append an audit event": EVENT,
+    "declare a realm": "INSERT INTO verification_realm DEFAULT VALUES",
+    "change a realm": "UPDATE verification_realm SET certificate_issuer = 'mine'",
+    "let itself in": "INSERT INTO verification_api_key DEFAULT VALUES",
+    "bring an API key back": "UPDATE verification_api_key SET revoked_at = NULL",
+    "change what a code says": "UPDATE verification_code SET test_type = 'confirmed'",
+    "change what a token says": "UPDATE verification_token SET symptom_date = NULL",
+    "empty its own tables": "TRUNCATE verification_code",
+    "close a window": "UPDATE release_clock SET closed_through = now()",
+}
+for process in ("keyserver_api", "keyserver_pipeline", "keyserver_rewriter", "keyserver_auditor"):
+    FORBIDDEN[process] |= {f"read {table}": f"SELECT FROM {table}" for table in OF_VERIFICATION}
+    FORBIDDEN[process]["read API keys"] = "SELECT key_mac FROM verification_api_key"
+FORBIDDEN["keyserver_api"] |= {
+    "make a revision key": "INSERT INTO revision_key (created_at, aad, wrapped_key) VALUES (now(), '', '')",
+    "forbid a revision key": "UPDATE revision_key SET allowed = false",
+    "accept a key of an authority": "INSERT INTO health_authority_key DEFAULT VALUES",
+}
+FORBIDDEN["keyserver_auditor"]["read revision keys"] = "SELECT wrapped_key FROM revision_key"
+FORBIDDEN["keyserver_pipeline"]["remove a revision key"] = "DELETE FROM revision_key"
+FORBIDDEN["keyserver_pipeline"]["change a realm"] = "UPDATE verification_realm SET certificate_issuer = 'mine'"
 for process in PROCESSES:
     FORBIDDEN[process] = {**OF_THE_OWNER, **OF_THE_SUPERUSER, **ON_HISTORY, **FORBIDDEN[process]}
 
@@ -228,6 +272,17 @@ ALLOWED = {
         "read who may upload": WHO_MAY_UPLOAD,
     },
 }
+ALLOWED["keyserver_verification"] = {
+    "read realms and API keys": "SELECT FROM verification_realm, verification_api_key",
+    "claim a code": "UPDATE verification_code SET claimed_at = keyserver_now(), attempts = 1",
+    "use a token": "UPDATE verification_token SET used_at = keyserver_now()",
+    "forget": "DELETE FROM verification_code",
+    "ask whether it is ready": "SELECT FROM release_clock, alembic_version",
+}
+ALLOWED["keyserver_pipeline"]["declare a realm"] = (
+    "INSERT INTO verification_realm (name, certificate_issuer, certificate_audience, certificate_kid, certificate_key,"
+    " token_key) VALUES ('mine', 'i', 'a', 'v1', 'c', 't')"
+)
 
 OF_ALL = {"log_error_verbosity": "terse"}  # a key that is refused must not stand in the server's log
 SETTINGS = {
@@ -252,6 +307,11 @@ SETTINGS = {
         "tcp_keepalives_count": "3",
     },
     "keyserver_auditor": {"default_transaction_read_only": "on"},
+    "keyserver_verification": {
+        "statement_timeout": "5s",
+        "lock_timeout": "3s",
+        "idle_in_transaction_session_timeout": "10s",
+    },
 }
 
 

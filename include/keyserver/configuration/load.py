@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -10,8 +11,10 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, cast
+from urllib.parse import urlsplit
 
 import rfc8785
+from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
@@ -27,7 +30,9 @@ from pydantic import (
 )
 
 from keyserver.configuration.document import Document, Place, Problem, read
-from keyserver.store.declared import App, AuthorityKey, Declared, Feed, HealthAuthority, SigningKey
+from keyserver.errors import FormatError
+from keyserver.protocol import base64text
+from keyserver.store.declared import App, Attestation, AuthorityKey, Declared, Feed, HealthAuthority, SigningKey
 
 VERSION = 1
 
@@ -131,10 +136,47 @@ def _minutes(value: object) -> int:
     match = _PERIOD.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise ValueError("must be a number of minutes or hours, as 30m, 4h or 24h")
-    minutes = int(match[1]) * {"m": 1, "h": 60}[match[2]]
+    return int(match[1]) * {"m": 1, "h": 60}[match[2]]
+
+
+def _divides_a_day(minutes: int) -> int:
     if _DAY_MINUTES % minutes:
         raise ValueError("must divide a day, as 4h, 6h, 8h, 12h or 24h do")
     return minutes
+
+
+def _at_most(hours: int) -> Callable[[int], int]:
+    def check(minutes: int) -> int:
+        if minutes > hours * 60:
+            raise ValueError(f"must be at most {hours}h")
+        return minutes
+
+    return check
+
+
+def _https_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        named = parts.hostname is not None and parts.port != 0
+    except ValueError:
+        named = False
+    # Nothing but a plain address: what is declared is shown in plans, so it is no place for a password.
+    if not (named and parts.scheme == "https" and re.fullmatch(r"https://[!-~]{1,500}", text)) or (
+        parts.username is not None or parts.password is not None or parts.fragment
+    ):
+        raise ValueError("must be an address that begins with https://, without a user name, a password or a fragment")
+    return text
+
+
+def _sha256(text: str) -> str:
+    """Check a SHA-256 in base64; give it as Google writes it: base64url without padding."""
+    try:
+        digest = base64text.decode(text)
+    except FormatError as error:
+        raise ValueError(str(error)) from error
+    if len(digest) != hashlib.sha256().digest_size:
+        raise ValueError("must be a SHA-256, 32 bytes, in base64")
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
 def _public_key(pem: str | bytes) -> str:
@@ -154,22 +196,47 @@ def _public_key(pem: str | bytes) -> str:
 
 
 def _public_key_file(name: str, info: ValidationInfo) -> str:
+    return _public_key(_content(name, info))
+
+
+def _certificate_file(name: str, info: ValidationInfo) -> str:
+    """Check an X.509 certificate in PEM; give it alone, without what stands around it."""
+    content = _content(name, info)
+    try:
+        certificate = x509.load_pem_x509_certificate(content)
+    except ValueError as error:
+        raise ValueError("must be a certificate in PEM (-----BEGIN CERTIFICATE-----)") from error
+    return certificate.public_bytes(Encoding.PEM).decode()
+
+
+def _content(name: str, info: ValidationInfo) -> bytes:
     file = cast("Path", info.context) / _text(name)
     try:
         if not file.is_file():
             raise ValueError(f"there is no file {file}")
         with file.open("rb") as stream:
-            content = stream.read(_MAX_KEY_FILE_BYTES)
+            return stream.read(_MAX_KEY_FILE_BYTES)
     except OSError as error:
         raise ValueError(f"{file} cannot be read: {error.strerror}") from error
-    return _public_key(content)
 
 
 _Text = Annotated[str, AfterValidator(_text)]
 _Moment = Annotated[datetime, BeforeValidator(_moment)]
 _Minutes = Annotated[int, BeforeValidator(_minutes)]
+_HttpsUrl = Annotated[str, AfterValidator(_https_url)]
+_Sha256 = Annotated[str, AfterValidator(_sha256)]
 _PublicKey = Annotated[str, AfterValidator(_public_key)]
 _PublicKeyFile = Annotated[str, AfterValidator(_public_key_file)]
+_CertificateFile = Annotated[str, AfterValidator(_certificate_file)]
+_SecretName = Annotated[
+    str, AfterValidator(_like(r"[A-Za-z0-9][A-Za-z0-9._-]*", "letters, digits, dots, - and _: a secret's name"))
+]
+_Package = Annotated[
+    str,
+    AfterValidator(_like(r"[A-Za-z]\w*(\.[A-Za-z]\w*)+", "letters, digits and _ in two parts or more, parted by dots")),
+]
+_TeamId = Annotated[str, AfterValidator(_like(r"[A-Z0-9]{10}", "10 capitals and digits"))]
+_BundleId = Annotated[str, AfterValidator(_like(r"[A-Za-z0-9][A-Za-z0-9.-]*", "letters, digits, dots and -"))]
 _Region = Annotated[
     str,
     AfterValidator(str.upper),  # uploads carry them so (export.md B19)
@@ -229,7 +296,16 @@ class _Authority(_Model):
     name: _Text
     issuer: _Text
     audience: _Text
+    jwks_uri: _HttpsUrl | None = None
+    stats: bool = True
+    certificate_max_life: Annotated[_Minutes, AfterValidator(_at_most(168))] = 60
     keys: list[_AuthorityKey]
+
+    @model_validator(mode="after")
+    def _keys_are_declared_or_fetched(self) -> Self:
+        if self.jwks_uri is not None and self.keys:
+            raise ValueError("its keys are fetched from jwks_uri, which would end others: declare keys: []")
+        return self
 
     @model_validator(mode="after")
     def _kids_are_unique(self) -> Self:
@@ -240,16 +316,77 @@ class _Authority(_Model):
 
     def declared(self) -> HealthAuthority:
         keys = tuple(AuthorityKey(key.kid, key.pem, key.valid_from, key.valid_thru) for key in self.keys)
-        return HealthAuthority(self.name, self.issuer, self.audience, keys)
+        return HealthAuthority(
+            self.name, self.issuer, self.audience, keys, self.jwks_uri, self.stats, self.certificate_max_life
+        )
+
+
+class _PlayIntegrity(_Model):
+    kind: Literal["play-integrity"]
+    package: _Package
+    certificate_digests: Annotated[list[_Sha256], Field(min_length=1, max_length=10)]
+    minimum_version_code: Annotated[int, Field(ge=0, le=2_100_000_000)] = 0
+    device_verdicts: Annotated[
+        list[
+            Literal[
+                "MEETS_BASIC_INTEGRITY", "MEETS_DEVICE_INTEGRITY", "MEETS_STRONG_INTEGRITY", "MEETS_VIRTUAL_INTEGRITY"
+            ]
+        ],
+        Field(min_length=1),
+    ] = ["MEETS_DEVICE_INTEGRITY"]
+    licensed: bool = True
+    decryption_key_secret: _SecretName
+    verification_key_secret: _SecretName
+    max_age: Annotated[_Minutes, AfterValidator(_at_most(1))] = 5
+
+    def settings(self) -> dict[str, Any]:
+        settings = self.model_dump(exclude={"kind", "max_age"})
+        return {
+            **settings,
+            "certificate_digests": sorted(set(self.certificate_digests)),
+            "device_verdicts": sorted(set(self.device_verdicts)),
+            "max_age_seconds": self.max_age * 60,
+        }
+
+
+class _AppAttest(_Model):
+    kind: Literal["app-attest"]
+    team_id: _TeamId
+    bundle_id: _BundleId
+    environment: Literal["production", "development"]
+    root_certificate_file: _CertificateFile | None = None
+
+    def settings(self) -> dict[str, Any]:
+        settings = self.model_dump(exclude={"kind", "root_certificate_file"})
+        return settings | ({"root_certificate": self.root_certificate_file} if self.root_certificate_file else {})
+
+
+class _Attestation(_Model):
+    android: _PlayIntegrity | None = None
+    ios: _AppAttest | None = None
+
+    def declared(self) -> tuple[Attestation, ...]:
+        platforms = {"android": self.android, "ios": self.ios}
+        return tuple(Attestation(name, item.kind, item.settings()) for name, item in platforms.items() if item)
 
 
 class _App(_Model):
     name: _AppName
     regions: Annotated[list[_Region], Field(min_length=1)]
     health_authorities: list[_Text]
+    bypass_verification: bool = False
+    bypass_revision_token: bool = False
+    attestation: _Attestation = _Attestation()
 
     def declared(self) -> App:
-        return App(self.name, _set(self.regions), _set(self.health_authorities))
+        return App(
+            self.name,
+            _set(self.regions),
+            _set(self.health_authorities),
+            self.bypass_verification,
+            self.bypass_revision_token,
+            self.attestation.declared(),
+        )
 
 
 class _SigningKey(_WithPublicKey):
@@ -281,7 +418,7 @@ class _Feed(_Model):
     input_regions: list[_Region] = []
     exclude_regions: list[_Region] = []
     travelers: Literal["by-region", "include", "exclude"] = "by-region"
-    period: _Minutes
+    period: Annotated[_Minutes, AfterValidator(_divides_a_day)]
     active_from: Annotated[_Moment, Field(alias="from")]
     active_thru: Annotated[_Moment | None, Field(alias="thru")] = None
     max_keys: Annotated[int, Field(ge=1, le=10_000_000)] = 500_000

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
-from typing import Literal, cast
+from typing import Any, Literal, cast
+
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
 
 from keyserver.configuration.document import Problem
 from keyserver.configuration.load import Configuration
 from keyserver.protocol.intervals import floor_window
-from keyserver.store.declared import App, AuthorityKey, Feed, HealthAuthority, SigningKey, Stored
+from keyserver.store.declared import App, Attestation, AuthorityKey, Feed, HealthAuthority, SigningKey, Stored
 
 _REACHES_BACK = timedelta(days=7)  # rule B2: how far a new feed's first batch may
 
 # Where the document says it otherwise than the database.
-_FEED_NAMES = {
+_NAMES = {
+    "certificate_max_life_minutes": "certificate_max_life",
     "period_minutes": "period",
     "active_from": "from",
     "active_thru": "thru",
     "padding_minimum": "padding.minimum",
     "padding_spread": "padding.spread",
+    "max_age_seconds": "max_age",
+    "root_certificate": "root_certificate_file",
 }
 
 Action = Literal["added", "changed", "ended", "removed"]
@@ -97,7 +103,8 @@ def _authorities(configuration: Configuration, stored: Stored, problems: list[Pr
             elif differences := _differences(old_key, key):
                 sentence = f"Key {key.kid} of {issuer} changes: {differences}."
                 yield Change("changed", KeyOfAuthority(issuer, key), sentence)
-        for old_key in old_keys.values():
+        # What was fetched ends when it is not served any more.
+        for old_key in () if declared.jwks_uri else old_keys.values():
             ended = max(stored.now, old_key.valid_from)
             if old_key.valid_thru is None or old_key.valid_thru > ended:
                 key = replace(old_key, valid_thru=ended)
@@ -134,11 +141,25 @@ def _apps(configuration: Configuration, stored: Stored) -> Iterator[Change]:
     for declared in configuration.declared.apps:
         old = before.pop(declared.name, None)
         if old is None:
-            yield Change("added", declared, f"App {declared.name} is added: keys of {', '.join(declared.regions)}.")
+            sentence = f"App {declared.name} is added: keys of {', '.join(declared.regions)}"
+            if declared.attestation:
+                ways = ", ".join(f"{item.kind} on {item.platform}" for item in declared.attestation)
+                sentence += f", attested by {ways}"
+            yield Change("added", declared, f"{sentence}.{_warnings(declared)}")
         elif differences := _differences(old, declared):
-            yield Change("changed", declared, f"App {declared.name} changes: {differences}.")
+            yield Change("changed", declared, f"App {declared.name} changes: {differences}.{_warnings(declared)}")
     for old in before.values():
         yield Change("removed", old, f"App {old.name} is removed: it is not declared any more.")
+
+
+def _warnings(app: App) -> str:
+    """publish.md 2.9: who bypasses must be told what that opens, each time that the app is touched."""
+    warnings = ""
+    if app.bypass_verification:
+        warnings += " WARNING: bypass_verification lets ANYBODY upload keys, WITHOUT ANY PROOF of a diagnosis."
+    if app.bypass_revision_token:
+        warnings += " WARNING: bypass_revision_token lets uploads CHANGE OR REVOKE KEYS OF OTHER PEOPLE."
+    return warnings
 
 
 def _feeds(configuration: Configuration, stored: Stored, problems: list[Problem]) -> Iterator[Change]:
@@ -215,31 +236,66 @@ def _ceil(moment: datetime | None, width: timedelta) -> datetime | None:
 
 def _differences(old: Item | AuthorityKey, new: Item | AuthorityKey) -> str:
     """Return ``regions from NO to NO, SE; ...`` with the document's names; nothing when both are equal."""
-    names = _FEED_NAMES if isinstance(new, Feed) else {}
+    names = _NAMES if isinstance(new, Feed | HealthAuthority) else {}
     return "; ".join(
-        f"{names.get(field.name, field.name)} from {_shown(field.name, before)} to {_shown(field.name, after)}"
+        _attestation_differences(before, after)
+        if field.name == "attestation"
+        else f"{names.get(field.name, field.name)} from {_shown(field.name, before)} to {_shown(field.name, after)}"
         for field in fields(new)
         if (before := getattr(old, field.name)) != (after := getattr(new, field.name))
     )
 
 
+def _attestation_differences(old: tuple[Attestation, ...], new: tuple[Attestation, ...]) -> str:
+    """Return ``attestation.android is added: play-integrity; attestation.ios.team_id from A to B``, and the like."""
+    before, after = ({item.platform: item for item in items} for items in (old, new))
+    told = []
+    for platform in sorted(before | after):
+        place = f"attestation.{platform}"
+        match before.get(platform), after.get(platform):
+            case None, Attestation(kind=kind):
+                told.append(f"{place} is added: {kind}")
+            case Attestation(kind=kind), None:
+                told.append(f"{place} is removed: {kind} is not asked for any more")
+            case Attestation(settings=was), Attestation(settings=will):
+                told.extend(
+                    f"{place}.{_NAMES.get(name, name)} from {_shown(name, value)} to {_shown(name, will.get(name))}"
+                    for name in sorted({*was, *will})
+                    if (value := was.get(name)) != will.get(name)
+                )
+    return "; ".join(told)
+
+
 def _shown(name: str, value: object) -> str:
-    if name == "period_minutes":
-        return _minutes(cast("int", value))
+    if value is not None and name in _SHOWN:
+        return _SHOWN[name](value)
     match value:
         case None:
-            return "open"
+            return _ABSENT.get(name, "open")
         case bool():
             return str(value).lower()
         case datetime():
             return _time(value)
-        case tuple():
+        case tuple() | list():
             return ", ".join(value) or "none"
     return str(value)
 
 
 def _minutes(minutes: int) -> str:
     return f"{minutes}m" if minutes % 60 else f"{minutes // 60}h"
+
+
+def _fingerprint(pem: str) -> str:
+    return f"one with SHA-256 {x509.load_pem_x509_certificate(pem.encode()).fingerprint(SHA256()).hex()}"
+
+
+_SHOWN: dict[str, Callable[[Any], str]] = {
+    "period_minutes": _minutes,
+    "certificate_max_life_minutes": _minutes,
+    "max_age_seconds": lambda seconds: _minutes(seconds // 60),
+    "root_certificate": _fingerprint,
+}
+_ABSENT = {"jwks_uri": "none", "root_certificate": "Apple's"}
 
 
 def _span(start: datetime, end: datetime | None) -> str:

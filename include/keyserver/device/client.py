@@ -49,7 +49,7 @@ def publish(base_url: str, request: Mapping[str, Any], *, http: httpx.Client | N
         ConfigurationError: `base_url` is no URL of HTTP; so too in the functions below.
     """
     url = base_url.rstrip("/") + "/v1/publish"
-    status, body = _exchange("POST", url, "the answer to an upload", MAX_ANSWER_SIZE, http, json=dict(request))
+    status, body = exchange("POST", url, "the answer to an upload", MAX_ANSWER_SIZE, http, json=dict(request))
     try:
         return _publish_answer(status, body)
     except FormatError as error:
@@ -95,20 +95,27 @@ def _is_relative_path(line: str) -> bool:
 
 
 def _fetch(url: str, what: str, limit: int, http: httpx.Client | None) -> bytes:
-    status, body = _exchange("GET", url, what, limit, http)
+    status, body = exchange("GET", url, what, limit, http)
     if status != 200:
         raise RemoteError(f"{what} was answered by status {status}")
     return body
 
 
-def _exchange(
-    method: str, url: str, what: str, limit: int, http: httpx.Client | None, **content: Any
+def exchange(  # noqa: PLR0913 - what httpx is told
+    method: str,
+    url: str,
+    what: str,
+    limit: int,
+    http: httpx.Client | None,
+    *,
+    headers: Mapping[str, str] | None = None,
+    **content: Any,
 ) -> tuple[int, bytes]:
     """Return status and body of one exchange; the body is read no further than `limit` bytes."""
     stream = httpx.stream if http is None else http.stream
     body = bytearray()
     try:
-        with stream(method, url, headers=_HEADERS, timeout=TIMEOUT, **content) as answer:
+        with stream(method, url, headers={**_HEADERS, **(headers or {})}, timeout=TIMEOUT, **content) as answer:
             for chunk in answer.iter_raw():
                 body += chunk
                 if len(body) > limit:

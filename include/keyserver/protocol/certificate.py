@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 import jwt
@@ -26,6 +27,8 @@ from keyserver.protocol.exposure import ReportType
 from keyserver.protocol.messages import SentKey
 
 ALGORITHM = "ES256"
+# The one code for a certificate that is not accepted (publish.md 1.5, row 5).
+INVALID = "health_authority_verification_certificate_invalid"
 _JWS = jwt.PyJWS(algorithms=[ALGORITHM])
 _UINT32 = range(2**32)
 
@@ -42,21 +45,39 @@ class AuthorityKey:
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """A health authority, as the claims of its certificates name it and this server."""
+    """A health authority, as the claims of its certificates name it and this server.
+
+    A certificate of its may last ``certificate_max_life`` from its issue to its expiry.
+    """
 
     id: int
     issuer: str
     audience: str
     keys: tuple[AuthorityKey, ...]
+    certificate_max_life: timedelta = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class AppAttestation:
+    """How uploads of an app prove that they come from it: ``kind`` names the service, ``settings`` are its own."""
+
+    kind: str
+    settings: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class AuthorisedApp:
-    """An app that may upload: the regions of its keys (upper case) and the authorities whose word counts for it."""
+    """An app that may upload: the regions of its keys (upper case) and the authorities whose word counts for it.
+
+    ``attestations`` are by platform (``android``, ``ios``); where there is one, every upload needs one. The flags: 2.9.
+    """
 
     name: str
     regions: tuple[str, ...]
     authorities: tuple[Authority, ...]
+    attestations: Mapping[str, AppAttestation] = field(default_factory=lambda: MappingProxyType({}))
+    bypass_verification: bool = False
+    bypass_revision_token: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +92,8 @@ class Certificate:
 def verify(token: str, hmac_key: str, keys: Sequence[SentKey], app: AuthorisedApp, now: datetime) -> Certificate:
     """Check a certificate, in the order of publish.md 4.1, and that it was given for these very keys (4.3).
 
-    ``hmac_key`` is base64 and ``keys`` are as the phone sent them. An expiry is required; there is no leeway.
+    ``hmac_key`` is base64 and ``keys`` are as the phone sent them. An expiry is required, and not
+    too long after the issue; there is no leeway.
 
     Raises:
         PublishError: ``health_authority_verification_certificate_invalid``; or ``unable_to_load_health_authority``
@@ -92,7 +114,7 @@ def verify(token: str, hmac_key: str, keys: Sequence[SentKey], app: AuthorisedAp
     key = next((key for key in authority.keys if key.kid == kid and _valid(key, now)), None)
     if key is None:
         raise _invalid("its issuer has no active key of this kid")
-    _check_times(claims, now)
+    _check_times(claims, authority.certificate_max_life, now)
     _check_signature(token, key)
     report_type = claims.get("reportType")
     # Not left to ReportType: its error shows the value, and one nested deeply can be read and yet not be shown.
@@ -148,7 +170,7 @@ def _valid(key: AuthorityKey, now: datetime) -> bool:
     return key.valid_from < now and (key.valid_thru is None or key.valid_thru > now)
 
 
-def _check_times(claims: dict[str, Any], now: datetime) -> None:
+def _check_times(claims: dict[str, Any], max_life: timedelta, now: datetime) -> None:
     seconds = int(now.timestamp())
     times = {name: claims.get(name) for name in ("exp", "iat", "nbf")}
     for name, time in times.items():
@@ -160,6 +182,9 @@ def _check_times(claims: dict[str, Any], now: datetime) -> None:
         raise _invalid("it has no expiry (exp)")
     if times["exp"] < seconds:
         raise _invalid("it has expired")
+    # Without an issue it counts from now, so that leaving it out gains nothing.
+    if times["exp"] - (times["iat"] or times["nbf"] or seconds) > max_life.total_seconds():
+        raise _invalid(f"it lasts longer than the {max_life} that its issuer's may")
 
 
 def _check_signature(token: str, key: AuthorityKey) -> None:
@@ -192,6 +217,4 @@ def _check_hmac(tekmac: object, hmac_key: str, keys: Sequence[SentKey]) -> None:
 
 
 def _invalid(problem: str) -> PublishError:
-    return PublishError(
-        "health_authority_verification_certificate_invalid", f"the verification certificate is not accepted: {problem}"
-    )
+    return PublishError(INVALID, f"the verification certificate is not accepted: {problem}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import pairwise
@@ -64,13 +64,17 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """A key that was taken: 16 bytes, first interval, number of intervals (1..144), risk (0..8), days since onset."""
+    """A key that was taken: 16 bytes, first interval, number of intervals (1..144), risk (0..8), days since onset.
+
+    ``index``: its place in the request as sent, for what is said of it; equal keys are equal whatever their place.
+    """
 
     key: bytes
     start: int
     period: int
     transmission_risk: int
     days_since_onset: int
+    index: int = field(default=0, compare=False)
 
     @property
     def end(self) -> int:
@@ -80,18 +84,23 @@ class Exposure:
 
 @dataclass(frozen=True, slots=True)
 class Transformed:
-    """The keys taken, by start and period, each once; what was wrong with the others, by index in the request."""
+    """The keys taken, by start and period, each once; what was wrong with the others, by index in the request.
+
+    ``onset``: the interval that was told as onset of symptoms and counts; None: the default was used (2.6).
+    """
 
     exposures: tuple[Exposure, ...]
     errors: tuple[str, ...]
     warnings: tuple[str, ...]
+    onset: int | None = None
 
 
 def transform(
-    sent: Sequence[SentKey], report_type: ReportType, onsets: Sequence[int], now: datetime, limits: Limits
+    sent: Sequence[SentKey], report_type: ReportType | None, onsets: Sequence[int], now: datetime, limits: Limits
 ) -> Transformed:
     """Check the keys of a request and work out what is stored of them; bad ones are left out and reported.
 
+    ``report_type`` is None where an app needs no certificate and had none (2.9): no risk is filled in then.
     ``onsets`` are the intervals that request and certificate name for the onset of symptoms, in this order (2.6).
     Equal keys of one request become one row: the last by (start, period, place in the request), as in the reference.
 
@@ -104,13 +113,14 @@ def transform(
         raise PublishError("bad_request", f"the request has {len(sent)} keys; at most {limits.max_keys} are taken")
     current = interval_at(now)
     oldest_end = max(interval_at(now - MAX_AGE), 0)
-    onset = choose_onset(onsets, now, limits)
+    told = told_onset(onsets, now, limits)
+    onset = interval_at(now - timedelta(days=limits.default_onset_days_ago)) if told is None else told
     good: list[Exposure] = []
     errors: list[str] = []
     warnings: list[str] = []
     for index, key in enumerate(sent):
         try:
-            exposure = _exposure(key, report_type, onset, current, oldest_end)
+            exposure = replace(_exposure(key, report_type, onset, current, oldest_end), index=index)
         except FormatError as error:
             errors.append(f"key {index} {error}")
             continue
@@ -125,7 +135,8 @@ def transform(
         raise PublishError("bad_request", summary(errors), tuple(warnings))
     good.sort(key=lambda exposure: (exposure.start, exposure.period))
     _check_together(good, limits, tuple(warnings))
-    return Transformed(tuple({exposure.key: exposure for exposure in good}.values()), tuple(errors), tuple(warnings))
+    distinct = tuple({exposure.key: exposure for exposure in good}.values())
+    return Transformed(distinct, tuple(errors), tuple(warnings), told)
 
 
 def summary(errors: Sequence[str]) -> str:
@@ -133,8 +144,8 @@ def summary(errors: Sequence[str]) -> str:
     return "\n".join([f"{len(errors)} of the keys had errors:", *(f"* {error}" for error in errors)])
 
 
-def choose_onset(onsets: Sequence[int], now: datetime, limits: Limits) -> int:
-    """Return the interval that counts as onset: the first that lies before now and not too far back, or the default.
+def told_onset(onsets: Sequence[int], now: datetime, limits: Limits) -> int | None:
+    """Return the interval that counts as onset: the first that lies before now and not too far back, or None.
 
     Those that do not are passed over silently (publish.md 2.6).
     """
@@ -143,7 +154,7 @@ def choose_onset(onsets: Sequence[int], now: datetime, limits: Limits) -> int:
     for onset in onsets:
         if oldest <= onset < current:
             return onset
-    return interval_at(now - timedelta(days=limits.default_onset_days_ago))
+    return None
 
 
 def created_at(now: datetime, key_end: int, width: timedelta) -> datetime:
@@ -159,7 +170,7 @@ def base(window: datetime, closed_through: datetime) -> datetime:
     return max(window, closed_through)
 
 
-def _exposure(sent: SentKey, report_type: ReportType, onset: int, current: int, oldest_end: int) -> Exposure:
+def _exposure(sent: SentKey, report_type: ReportType | None, onset: int, current: int, oldest_end: int) -> Exposure:
     """Apply publish.md 2.3 to one key, in its order; raise FormatError with what is wrong."""
     key = base64text.decode(sent.key)
     if len(key) != KEY_BYTES:
@@ -176,7 +187,7 @@ def _exposure(sent: SentKey, report_type: ReportType, onset: int, current: int, 
         key,
         sent.start,
         sent.period,
-        sent.transmission_risk or _TRANSMISSION_RISK[report_type],
+        sent.transmission_risk or (_TRANSMISSION_RISK[report_type] if report_type else 0),
         days_between(onset, sent.start),
     )
 

@@ -47,6 +47,10 @@ class _Message(BaseModel):
         return frozenset(field.alias or name for name, field in cls.model_fields.items())
 
 
+Message = _Message  # for the models of other services
+_Model = TypeVar("_Model", bound=_Message)
+
+
 class SentKey(_Message):
     """A key as a phone sends it. Nothing but the types of its fields is checked: see `exposure.transform`."""
 
@@ -56,8 +60,16 @@ class SentKey(_Message):
     transmission_risk: Int32 = Field(default=0, alias="transmissionRisk")
 
 
+class Attestation(_Message):
+    """What a platform says of the app that uploads; which texts these are is a matter of `providers.attestation`."""
+
+    platform: str = ""
+    challenge: str = Field(default="", repr=False)
+    evidence: str = Field(default="", repr=False)
+
+
 class PublishRequest(_Message):
-    """A publish request. An absent field has its zero value, as in the reference."""
+    """A publish request. An absent field has its zero value, as in the reference, which has no ``attestation``."""
 
     keys: _Array[SentKey] = Field(default=(), alias="temporaryExposureKeys")
     health_authority_id: str = Field(default="", alias="healthAuthorityID")
@@ -66,6 +78,7 @@ class PublishRequest(_Message):
     symptom_onset_interval: Int32 = Field(default=0, alias="symptomOnsetInterval")
     traveler: bool = False
     revision_token: str = Field(default="", alias="revisionToken", repr=False)
+    attestation: Attestation | None = None
     padding: str = Field(default="", repr=False)
 
     @field_validator("keys", mode="before")
@@ -84,12 +97,17 @@ class PublishAnswer(_Message):
     padding: str = Field(default="", repr=False)
     warnings: _Array[str] = ()
 
-    def encode(self) -> bytes:
-        """Return compact JSON, UTF-8."""
-        return self.model_dump_json(by_alias=True, exclude_defaults=True).encode()
+    def fields(self) -> dict[str, Any]:
+        """Return what stands in the JSON object."""
+        return self.model_dump(by_alias=True, exclude_defaults=True)
 
 
 def decode_request(content_type: str, body: bytes) -> PublishRequest:
+    """Return the publish request in ``body``; see `decode`."""
+    return decode(PublishRequest, content_type, body)
+
+
+def decode(model: type[_Model], content_type: str, body: bytes) -> _Model:
     """Return the request in ``body``, decoded as publish.md 1.2 says.
 
     Field names match in any letter case, the last of equal ones counts, null is a field's zero value. Bytes that are no
@@ -104,15 +122,20 @@ def decode_request(content_type: str, body: bytes) -> PublishRequest:
         raise BodyTooLargeError("bad_request", f"the body is larger than {MAX_BODY_BYTES} bytes")
     value = _parse(body)
     try:
-        return PublishRequest.model_validate({} if value is None else value, by_alias=True, by_name=False)
+        return model.model_validate({} if value is None else value, by_alias=True, by_name=False)
     except ValidationError as error:
         raise _bad_request(_describe(error.errors(include_url=False, include_context=False)[0])) from None
+
+
+def register(*models: type[Message]) -> None:
+    """Let `decode` know the field names of further models."""
+    _NAMES.update((name.lower(), name) for model in models for name in model._wire_names())  # noqa: SLF001 - ours
 
 
 # Go's encoding/json, which the reference decodes with, prefers the exact name and then takes any letter case.
 _NAMES = {
     name.lower(): name
-    for model in (PublishRequest, SentKey)
+    for model in (PublishRequest, SentKey, Attestation)
     for name in model._wire_names()  # noqa: SLF001 - of this module
 }
 _SURROGATE = re.compile("[\ud800-\udfff]")

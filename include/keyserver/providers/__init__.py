@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from keyserver.errors import ConfigurationError
+from keyserver.errors import ConfigurationError, RemoteError
 
 
 def local_folder(url: str, what: str) -> Path:
@@ -25,3 +26,23 @@ def local_folder(url: str, what: str) -> Path:
     if parts.netloc or parts.query or parts.fragment or not folder.strip("/") or "\0" in folder:
         raise ConfigurationError(f"{what}: a file URL must name an absolute folder and nothing else: file:///folder")
     return Path(folder)
+
+
+def private_file(path: Path, what: str) -> bytes:
+    """Return the bytes of a file that nobody but its owner may read; ``what`` it is, as "signing key north-1".
+
+    Raises:
+        ConfigurationError: there is none, or the process may not read it, or others may.
+        RemoteError: the disk failed.
+    """
+    try:
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_mode & 0o077:
+                raise ConfigurationError(f"others may read or write the {what}; `chmod 600 {path.name}`")
+            return file.read()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ConfigurationError(f"there is no {what}") from error
+    except (PermissionError, IsADirectoryError) as error:
+        raise ConfigurationError(f"the process may not read the {what}") from error
+    except OSError as error:
+        raise RemoteError(f"the {what} could not be read: {error.strerror}") from error

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, utils
 
 from keyserver.errors import ConfigurationError, ConflictError, FormatError, RemoteError
 from keyserver.protocol import signature
-from keyserver.providers import local_folder
+from keyserver.providers import local_folder, private_file
 
 
 class Signer(Protocol):
@@ -93,8 +93,9 @@ class LocalSigner:
         return signature.public_key_pem(self._key(key_name).public_key())
 
     def _key(self, name: str) -> ec.EllipticCurvePrivateKey:
+        content = private_file(_path(self._folder, name), f"signing key {name}")
         try:
-            key = serialization.load_pem_private_key(_secret(_path(self._folder, name), name), password=None)
+            key = serialization.load_pem_private_key(content, password=None)
         except (ValueError, TypeError, UnsupportedAlgorithm):
             # Without the cause: what a parser says may hold some of what it read.
             raise ConfigurationError(
@@ -112,18 +113,3 @@ def _path(folder: Path, name: str) -> Path:
     if not _NAME.fullmatch(name):
         raise ConfigurationError("a signing key's name is of small letters, digits, _ and -, the first no _ or -")
     return folder / f"{name}.pem"
-
-
-def _secret(path: Path, name: str) -> bytes:
-    """Return the bytes of a file that nobody but its owner may read."""
-    try:
-        with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_mode & 0o077:
-                raise ConfigurationError(f"others may read or write the signing key {name}; `chmod 600 {name}.pem`")
-            return file.read()
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise ConfigurationError(f"there is no signing key {name}") from error
-    except (PermissionError, IsADirectoryError) as error:
-        raise ConfigurationError(f"the process may not read the signing key {name}") from error
-    except OSError as error:
-        raise RemoteError(f"the signing key {name} could not be read: {error.strerror}") from error

@@ -6,7 +6,9 @@ Times are aware, in UTC; public keys are SubjectPublicKeyInfo in PEM; sets (regi
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -31,21 +33,46 @@ class AuthorityKey:
 
 @dataclass(frozen=True, slots=True)
 class HealthAuthority:
-    """Whose certificates are believed (publish.md 4.4); known by its issuer."""
+    """Whose certificates are believed (publish.md 4.4); known by its issuer.
+
+    With ``jwks_uri`` its keys are fetched from there, and none is declared. ``stats``: it may read its statistics.
+    """
 
     name: str
     issuer: str
     audience: str
     keys: tuple[AuthorityKey, ...]
+    jwks_uri: str | None = None
+    stats: bool = True
+    certificate_max_life_minutes: int = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Attestation:
+    """How uploads from a platform prove that they come from the app.
+
+    ``settings`` are those of the kind, plain JSON, named as in the document, but ``max_age_seconds`` (a whole number)
+    and ``root_certificate`` (PEM, in place of its file); one that was left out and has no default is not there.
+    """
+
+    platform: str
+    kind: str
+    settings: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """Which app may upload, the regions of its keys, whose certificates it may show (publish.md 7.1)."""
+    """Which app may upload, the regions of its keys, whose certificates it may show (publish.md 7.1).
+
+    What it may leave out: publish.md 2.9. ``attestation``: at most one a platform, in their order.
+    """
 
     name: str
     regions: tuple[str, ...]
     health_authorities: tuple[str, ...]
+    bypass_verification: bool = False
+    bypass_revision_token: bool = False
+    attestation: tuple[Attestation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +144,9 @@ def read_locked(connection: Connection) -> Stored:
     keys = defaultdict(list)
     for issuer, *columns in _SQL.health_authority_keys(connection):
         keys[issuer].append(AuthorityKey(*columns))
+    attestation = defaultdict(list)
+    for app_name, *columns in _SQL.app_attestation(connection):
+        attestation[app_name].append(Attestation(*columns))
     feeds = []
     with_batches = set()
     for *columns, has_batches in _SQL.feeds(connection):
@@ -126,12 +156,12 @@ def read_locked(connection: Connection) -> Stored:
             with_batches.add(feeds[-1].name)
     declared = Declared(
         tuple(
-            HealthAuthority(name, issuer, audience, tuple(keys[issuer]))
-            for issuer, audience, name in _SQL.health_authorities(connection)
+            HealthAuthority(name, issuer, audience, tuple(keys[issuer]), *columns)
+            for issuer, audience, name, *columns in _SQL.health_authorities(connection)
         ),
         tuple(
-            App(name, tuple(sorted(regions)), tuple(sorted(issuers)))
-            for name, regions, issuers in _SQL.apps(connection)
+            App(name, tuple(sorted(regions)), tuple(sorted(issuers)), certificate, token, tuple(attestation[name]))
+            for name, regions, issuers, certificate, token in _SQL.apps(connection)
         ),
         tuple(SigningKey(*columns) for columns in _SQL.signing_keys(connection)),
         tuple(feeds),
@@ -142,7 +172,9 @@ def read_locked(connection: Connection) -> Stored:
 def write_authority(connection: Connection, authority: HealthAuthority, *, new: bool) -> None:
     """Store an authority without its keys."""
     write = _SQL.insert_health_authority if new else _SQL.update_health_authority
-    write(connection, issuer=authority.issuer, audience=authority.audience, name=authority.name)
+    columns = asdict(authority)
+    del columns["keys"]
+    write(connection, **columns)
 
 
 def write_authority_key(connection: Connection, issuer: str, key: AuthorityKey, *, new: bool) -> None:
@@ -152,12 +184,23 @@ def write_authority_key(connection: Connection, issuer: str, key: AuthorityKey, 
 
 
 def write_app(connection: Connection, app: App, *, new: bool) -> None:
-    """Store an app, its regions and its authorities, which must be stored already."""
+    """Store an app with all that is its own, and its authorities, which must be stored already."""
     write = _SQL.insert_app if new else _SQL.update_app
-    write(connection, name=app.name, regions=list(app.regions))
+    write(
+        connection,
+        name=app.name,
+        regions=list(app.regions),
+        bypass_verification=app.bypass_verification,
+        bypass_revision_token=app.bypass_revision_token,
+    )
     issuers = list(app.health_authorities)
     _SQL.withdraw_app_authorities(connection, name=app.name, issuers=issuers)
     _SQL.grant_app_authorities(connection, name=app.name, issuers=issuers)
+    _SQL.drop_app_attestation(connection, name=app.name, platforms=[item.platform for item in app.attestation])
+    for item in app.attestation:
+        _SQL.set_app_attestation(
+            connection, name=app.name, platform=item.platform, kind=item.kind, settings=json.dumps(dict(item.settings))
+        )
 
 
 def remove_app(connection: Connection, name: str) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
 
 from keyserver.errors import ConfigurationError, RemoteError
+from keyserver.protocol import statistics
 from keyserver.protocol.exposure import Exposure, ReportType, base, created_at
+from keyserver.protocol.intervals import floor_window
+from keyserver.protocol.revise import Decision, Known, Plan, Stored
+from keyserver.protocol.statistics import AGE_BUCKETS, ONSET_BUCKETS, Facts, Platform
 from keyserver.store.database import Connection, queries, rolled_back_on_error
 
 _QUERIES = queries("exposure")
@@ -18,7 +21,7 @@ _LOCK_OPEN_WINDOW = _QUERIES.lock_open_window.sql
 _LOCK_LATER_WINDOW = _QUERIES.lock_later_window.sql
 _CLOSED_THROUGH = _QUERIES.closed_through.sql
 _EXISTING = _QUERIES.existing.sql
-_INSERT = _QUERIES.insert_published.sql
+_WRITE = _QUERIES.write_published.sql
 
 _MOST_LATER_WINDOWS = 3
 _MOST_RESTARTS = 3
@@ -26,26 +29,28 @@ _MOST_RESTARTS = 3
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """An upload's keys (distinct, not empty) and what is stored with each of them."""
+    """An upload's keys (distinct, not empty) and what is stored with each of them.
+
+    No authority: nobody's word stands behind it (publish.md 2.9). ``facts``: what is counted of it, in the counters of
+    this ``shard`` (0 to 15); None: nothing is.
+    """
 
     exposures: tuple[Exposure, ...]
-    report_type: ReportType
+    report_type: ReportType | None
     traveler: bool
     regions: tuple[str, ...]
     app_name: str
-    health_authority_id: int
+    health_authority_id: int | None
+    facts: Facts | None = None
+    shard: int = 0
 
 
-# From an upload and those of its keys that are stored already to what is to be inserted; refuses by raising.
-Plan = Callable[[Upload, frozenset[bytes]], Sequence[Exposure]]
-
-
-def publish(connection: Connection, upload: Upload, plan: Plan) -> int:
-    """Store an upload in a transaction of its own; return how many keys were inserted, once the commit is confirmed.
+def publish(connection: Connection, upload: Upload, plan: Plan) -> Decision:
+    """Store an upload in a transaction of its own; return what was done of it, once the commit is confirmed.
 
     The one function of the store that begins and commits, since both are part of how rule W2 starts again and of its
-    round trips. ``connection`` is in autocommit. ``plan`` may be called again, for another state of the same keys; what
-    it raises ends the transaction with nothing stored.
+    round trips. ``connection`` is in autocommit. ``plan`` decides what is done. It may be called again, for
+    another state of the same keys; what it raises ends the transaction with nothing stored.
 
     Raises:
         RemoteError: windows closed, or other uploads of these keys came, faster than this one could be stored; or the
@@ -54,10 +59,10 @@ def publish(connection: Connection, upload: Upload, plan: Plan) -> int:
     for _ in range(1 + _MOST_RESTARTS):
         try:
             with rolled_back_on_error(connection):
-                inserted = _attempt(connection, upload, plan)
+                decision = _attempt(connection, upload, plan)
         except (_OvertakenError, psycopg.errors.DeadlockDetected):
             continue
-        return inserted
+        return decision
     raise RemoteError("other uploads of the same keys were first, again and again")
 
 
@@ -78,19 +83,19 @@ class _OpenWindows:
         return max(self.earliest, created_at(self.now, exposure.end, self.width))
 
 
-def _attempt(connection: Connection, upload: Upload, plan: Plan) -> int:
-    windows, existing = _begin(connection, upload)
-    planned = plan(upload, existing)
-    if planned:
-        _insert(connection, upload, planned, windows)
+def _attempt(connection: Connection, upload: Upload, plan: Plan) -> Decision:
+    windows, known = _begin(connection, upload)
+    decision = plan(known)
+    if decision.insert or decision.revise:
+        _write(connection, upload, decision, windows)
     with connection.pipeline():
         commit = connection.execute("COMMIT")
     if commit.statusmessage != "COMMIT":
         raise RemoteError("the database did not commit")
-    return len(planned)
+    return decision
 
 
-def _begin(connection: Connection, upload: Upload) -> tuple[_OpenWindows, frozenset[bytes]]:
+def _begin(connection: Connection, upload: Upload) -> tuple[_OpenWindows, Known]:
     """Lock the window of now, or the next that is still open; return the keys that are stored already."""
     keys = {"exposure_keys": [exposure.key for exposure in upload.exposures]}
     # A pipeline's statements leave together but have their own snapshots: those after the lock see what it waited for.
@@ -113,28 +118,91 @@ def _begin(connection: Connection, upload: Upload) -> tuple[_OpenWindows, frozen
     if closed_through > window:
         raise RemoteError("windows close faster than this upload could be stored")
     windows = _OpenWindows(now, timedelta(minutes=width_minutes), base(window, closed_through))
-    return windows, frozenset(key for (key,) in stored)
+    return windows, Known({row[0]: _stored(row[1:]) for row in stored}, closed_through)
 
 
-def _insert(connection: Connection, upload: Upload, planned: Sequence[Exposure], windows: _OpenWindows) -> None:
+def _stored(row: tuple[Any, ...]) -> Stored:
+    start, period, report_type, window, revised_report_type, synthetic = row
+    return Stored(
+        start,
+        period,
+        ReportType(report_type) if report_type else None,
+        window,
+        ReportType(revised_report_type) if revised_report_type else None,
+        # Nobody uploaded a made-up key, so nobody can revise one.
+        local=not synthetic,
+    )
+
+
+def _write(connection: Connection, upload: Upload, decision: Decision, windows: _OpenWindows) -> None:
     parameters = {
-        "report_type": upload.report_type.value,
+        "report_type": upload.report_type.value if upload.report_type else None,
         "traveler": upload.traveler,
         "regions": list(upload.regions),
         "app_name": upload.app_name,
         "health_authority_id": upload.health_authority_id,
-        "exposure_keys": [exposure.key for exposure in planned],
-        "interval_numbers": [exposure.start for exposure in planned],
-        "interval_counts": [exposure.period for exposure in planned],
-        "transmission_risks": [exposure.transmission_risk for exposure in planned],
-        "days_since_onset": [exposure.days_since_onset for exposure in planned],
-        "created_at": [windows.of(exposure) for exposure in planned],
+        "exposure_keys": [exposure.key for exposure in decision.insert],
+        "interval_numbers": [exposure.start for exposure in decision.insert],
+        "interval_counts": [exposure.period for exposure in decision.insert],
+        "transmission_risks": [exposure.transmission_risk for exposure in decision.insert],
+        "days_since_onset": [exposure.days_since_onset for exposure in decision.insert],
+        "created_at": [windows.of(exposure) for exposure in decision.insert],
+        "revised_keys": [exposure.key for exposure in decision.revise],
+        "revised_transmission_risks": [exposure.transmission_risk for exposure in decision.revise],
+        "revised_days_since_onset": [exposure.days_since_onset for exposure in decision.revise],
+        "base": windows.earliest,
+        "shard": upload.shard,
+        **_counters(upload, decision, windows.now),
+        **_profile(upload, decision, windows.now),
     }
     # A pipeline of one: preparing the statement, when its turn comes, then costs no round trip.
     with connection.pipeline():
-        inserted = connection.execute(_INSERT, parameters)
-    if inserted.rowcount < len(planned):
+        written = connection.execute(_WRITE, parameters)
+    if _only_row(written) != (len(decision.insert), len(decision.revise)):
         raise _OvertakenError
+
+
+def _counters(upload: Upload, decision: Decision, now: datetime) -> dict[str, Any]:
+    """Return what is counted for the authority, as arrays with a 1 where it counts, and their places (from 1)."""
+    added = None
+    if upload.facts is not None and upload.health_authority_id is not None:
+        added = statistics.increments(upload.facts, len(decision.insert), len(decision.revise))
+    platform = added.platform if added else Platform.UNKNOWN
+    oldest = added.oldest_bucket if added else None
+    onset = added.onset_bucket if added else None
+    return {
+        "counted": added is not None,
+        "hour": floor_window(now, timedelta(hours=1)),
+        "platform": 1 + platform,
+        "publish": _one_at(platform, len(Platform)),
+        "teks": added.teks if added else 0,
+        "revisions": added.revisions if added else 0,
+        "oldest_bucket": 1 + (oldest or 0),
+        "oldest_tek_days": _one_at(oldest, AGE_BUCKETS),
+        "onset_bucket": 1 + (onset or 0),
+        "onset_age_days": _one_at(onset, ONSET_BUCKETS),
+        "missing_onset": added.missing_onset if added else 0,
+    }
+
+
+def _profile(upload: Upload, decision: Decision, now: datetime) -> dict[str, Any]:
+    added = None
+    if upload.facts is not None:
+        added = statistics.profile(upload.facts, decision.insert, upload.report_type, now, traveler=upload.traveler)
+    marginals = added.marginals if added else ()
+    return {
+        "profiled": added is not None,
+        "day": now.astimezone(UTC).date(),
+        "profile_keys": added.keys if added else 0,
+        "profile_oldest_days": added.oldest_days if added else 0,
+        "marginal_whats": [what for what, _, _ in marginals],
+        "marginal_values": [value for _, value, _ in marginals],
+        "marginal_counts": [count for _, _, count in marginals],
+    }
+
+
+def _one_at(place: int | None, size: int) -> list[int]:
+    return [int(index == place) for index in range(size)]
 
 
 def _only_row(cursor: psycopg.Cursor[tuple[Any, ...]]) -> tuple[Any, ...]:
