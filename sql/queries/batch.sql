@@ -81,30 +81,27 @@ SELECT claimed.id, feed.name, claimed.starts_at, claimed.ends_at
   JOIN feed ON feed.id = feed_id
  ORDER BY claimed.id;
 
--- name: renew_claim(batch_id, run)$
--- All that the run holds, since a claim is the run's: a batch that waits for a free worker is not taken over meanwhile.
--- The batch itself is locked first and its siblings only if they are free, so that steps never wait for each other.
+-- name: lock_claimed(batch_id, run)$
+-- The batch, if the run holds it: as the last writer left it, whoever that was.
+SELECT id
+  FROM batch
+ WHERE id = :batch_id AND claimed_by = :run
+   FOR UPDATE;
+
+-- name: renew_claims(batch_id, run)!
+-- A claim is the run's, so all that it holds is renewed: a batch that waits for a free worker is not taken over meanwhile.
+-- The others are left alone while another step writes to them, so that steps never wait for each other. A statement after
+-- the one that locked: its snapshot has what that one waited for.
 WITH clock AS MATERIALIZED (SELECT keyserver_now() AS now),
-own AS MATERIALIZED (
+siblings AS MATERIALIZED (
     SELECT id
       FROM batch
-     WHERE id = :batch_id AND claimed_by = :run
-       FOR UPDATE),
-siblings AS MATERIALIZED (
-    SELECT batch.id
-      FROM batch
-      JOIN own ON own.id <> batch.id
-     WHERE claimed_by = :run
-       FOR UPDATE OF batch SKIP LOCKED),
-renewed AS (
-    UPDATE batch
-       SET claim_renewed_at = now
-      FROM clock
-     WHERE id IN (SELECT id FROM own UNION ALL SELECT id FROM siblings)
-    RETURNING id)
-SELECT id
-  FROM renewed
- WHERE id = :batch_id;
+     WHERE claimed_by = :run AND id <> :batch_id
+       FOR UPDATE SKIP LOCKED)
+UPDATE batch
+   SET claim_renewed_at = now
+  FROM clock
+ WHERE id = :batch_id OR id IN (SELECT id FROM siblings);
 
 -- name: give_back_claims(run)!
 UPDATE batch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import traceback
 from datetime import timedelta
 
@@ -165,6 +166,25 @@ def test_a_claim_is_renewed_for_all_that_the_run_holds(two_feeds):
         pass
     two_feeds.database.pass_time(timedelta(seconds=40))
     assert due(two_feeds, "run-2") == []
+
+
+def test_steps_of_one_run_that_renew_at_the_same_moment_both_keep_their_claim(two_feeds):
+    """Each renews the other's batch too: neither may take that for a loss."""
+    due(two_feeds, "run-1")
+    kept: list[bool] = []
+
+    def renew(batch_id: int) -> None:
+        database = two_feeds.runtime("run-1").database
+        for _ in range(150):
+            with database.transaction() as connection:
+                kept.append(batches.renew_claim(connection, batch_id, "run-1"))
+
+    threads = [threading.Thread(target=renew, args=[batch_id]) for batch_id in (1, 2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert kept == [True] * 300
 
 
 def test_a_feed_that_is_paused_after_the_claim_releases_nothing_until_it_is_resumed(two_feeds):

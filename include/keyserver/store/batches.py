@@ -124,8 +124,11 @@ def claim_due(connection: Connection, run: str) -> list[ClaimedBatch]:
 
 
 def renew_claim(connection: Connection, batch_id: int, run: str) -> bool:
-    """Tell the others that the run still works on the batch; False when it has lost it."""
-    return _SQL.renew_claim(connection, batch_id=batch_id, run=run) is not None
+    """Tell the others, in a transaction, that the run still works on the batch; False when it has lost it."""
+    if _SQL.lock_claimed(connection, batch_id=batch_id, run=run) is None:
+        return False
+    _SQL.renew_claims(connection, batch_id=batch_id, run=run)
+    return True
 
 
 def give_back_claims(connection: Connection, run: str) -> int:
