@@ -79,7 +79,7 @@ class Chaff:
         """Return the time of a recent real success, in seconds, drawn at random."""
         if len(self._times) < ENOUGH:
             return random.choice(PRIOR_S)  # noqa: S311 - a delay, no secret
-        return self._times[random.randrange(len(self._times))]  # noqa: S311
+        return self._times[random.randrange(len(self._times))]  # noqa: S311 - a delay, no secret
 
     def left(self, seconds: float) -> None:
         """Take note of how long a chaff answer of this thread took, measured where real ones are."""
