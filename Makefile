@@ -7,7 +7,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 UV_VERSION := $(shell sed -n 's/^uv==\([^ ]*\).*/\1/p' requirements.txt)
 
-.PHONY: help demo test test-fast up status down lint format lock schema bench bench-publish bench-chaff fuzz clean
+.PHONY: help demo test test-fast up status down lint format lock schema bench bench-publish bench-chaff bench-export bench-padding fuzz clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,7 +25,7 @@ down: $(STAMP) ## stop exactly what `make up` started
 	@$(BIN)/python -m deploy.local down
 
 test: $(STAMP) ## the whole test suite
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m tests.side_by_side
 
 test-fast: $(STAMP) ## the tests that need no running stack
 	@$(BIN)/python -m pytest -m "not slow"
@@ -48,13 +48,19 @@ lock: $(STAMP) ## compile requirements.in to requirements.txt, with hashes
 schema: $(STAMP) ## write sql/schema.sql anew, after a migration was added
 	@$(BIN)/python -m deploy.schema
 
-bench: bench-publish bench-chaff ## all benches, one after the other; SCALE=1
+bench: bench-publish bench-chaff bench-export ## all benches, one after the other; SCALE=1
 
 bench-publish: $(STAMP) ## uploads a second, their latency at 300/s, and where the time goes; SCALE=1
 	@PYTHONPATH=include:. $(BIN)/python -m bench.publish
 
 bench-chaff: $(STAMP) ## whether chaff can be told from uploads, by length or time; SCALE=1
 	@PYTHONPATH=include:. $(BIN)/python -m bench.chaff
+
+bench-export: $(STAMP) ## from a closed window to signed zips: keys a second, bytes a key, memory; SCALE=1
+	@PYTHONPATH=include:. $(BIN)/python -m bench.export
+
+bench-padding: $(STAMP) ## how well padding can be told from real keys, against the reference's; SCALE=1
+	@PYTHONPATH=include:. $(BIN)/python -m bench.padding
 
 fuzz: $(STAMP) ## send the API hostile requests, 50,000 or N=
 	@PYTHONPATH=include:. $(BIN)/python -m bench.fuzz

@@ -10,8 +10,11 @@ from flask import Flask, Response, g
 
 from api import attestation, edge, health, openapi, publish, stats
 from api.chaff import Chaff
+from api.openapi.publish import CONTRACT
 from api.problems import problem
 from keyserver.protocol.messages import CONTENT_TYPE
+from keyserver.providers.keywrap import open_keywrap
+from keyserver.publish.revisionkeys import RevisionKeys
 from keyserver.settings import Settings
 from keyserver.store.database import Database
 
@@ -38,10 +41,12 @@ def create_app(
     edge.install(app, settings, edge.chaff_routes(settings) if chaff is None else chaff)
     attest = attestation.gate(database, settings)
     app.register_blueprint(attestation.blueprint(attest, settings))
-    app.register_blueprint(publish.blueprint(database, settings, attest))
+    keys = RevisionKeys(database, open_keywrap(settings.url("keywrap")))
+    app.register_blueprint(publish.blueprint(publish.intake(database, settings, keys, attest), settings))
     app.register_blueprint(stats.blueprint(database, settings))
-    app.register_blueprint(health.blueprint(database, settings, settable_clock=settable_clock))
-    app.register_blueprint(openapi.blueprint())
+    # Without a key for the token no upload is taken (publish.md 3.6), so none should be sent here.
+    app.register_blueprint(health.blueprint(database, settings, settable_clock=settable_clock, also=keys.effective))
+    app.register_blueprint(openapi.blueprint(CONTRACT))
 
     @app.errorhandler(Exception)
     def refuse(error: Exception) -> Response:

@@ -21,10 +21,10 @@ from keyserver.errors import RemoteError
 HEADER = "X-Chaff"
 
 # Seconds that uploads of 14 keys took on two cores with PostgreSQL beside: a start, until there are own ones.
-PRIOR_S = (0.0034, 0.0038, 0.0041, 0.0044, 0.0047, 0.0051, 0.0056, 0.0063, 0.0074, 0.0098)
+PRIOR_S = (0.0021, 0.0023, 0.0025, 0.0026, 0.0027, 0.0028, 0.0029, 0.0030, 0.0031, 0.0034)
 ENOUGH = 30
-# Enough that draws from them are no coarser than the times themselves, few enough to follow a load that changes.
-KEPT = 1000
+# Few, so that draws follow a load that changes. See docs/performance.md for what more of them did.
+KEPT = 50
 # A single slow success must not become a wait that holds a thread: the reference's CHAFF_REQUEST_MAX_LATENCY_MS.
 LONGEST_S = 1.0
 

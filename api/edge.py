@@ -19,6 +19,7 @@ from api import metrics
 from api.answers import STATS_ROOM_BYTES, Answers
 from api.chaff import HEADER, Chaff, sleep_exactly
 from api.problems import MaintenanceError
+from keyserver.errors import PublishError
 from keyserver.protocol.messages import MAX_BODY_BYTES
 from keyserver.settings import Settings
 
@@ -65,7 +66,7 @@ def install(app: Flask, settings: Settings, chaff: Mapping[str, Chaff]) -> None:
         g.real = not (route and request.headers.get(HEADER))
         # What is raised here is answered in the form of the route (its blueprint's error handler).
         if route and not g.real:
-            return route.answer(g.started, _read_body)
+            return route.answer(g.started, _pass_over_body)
         if settings.maintenance_mode and rule.endpoint not in _IN_MAINTENANCE:
             raise MaintenanceError("the service is closed for maintenance; try again later")
         return None
@@ -86,6 +87,18 @@ def install(app: Flask, settings: Settings, chaff: Mapping[str, Chaff]) -> None:
         return response
 
 
-def _read_body() -> None:
-    with contextlib.suppress(Exception):  # a server's own class, for a body that breaks off
-        request.stream.read(MAX_BODY_BYTES + 1)
+def read_body() -> bytes:
+    """Return the request's body, up to one byte more than any route takes.
+
+    Raises:
+        PublishError: ``bad_request``: it breaks off, or its chunks are none.
+    """
+    try:
+        return request.stream.read(MAX_BODY_BYTES + 1)
+    except Exception:  # noqa: BLE001 - a server's own class
+        raise PublishError("bad_request", "the body cannot be read") from None
+
+
+def _pass_over_body() -> None:
+    with contextlib.suppress(PublishError):
+        read_body()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
@@ -112,6 +113,12 @@ def post_fork(_server: Any, worker: Any) -> None:
         from prometheus_client import values  # noqa: PLC0415 - after PROMETHEUS_MULTIPROC_DIR is set
 
         values.ValueClass = values.MultiProcessValue(lambda: worker.place)  # type: ignore[no-untyped-call]
+
+
+def post_worker_init(_worker: Any) -> None:
+    """Leave what was loaded out of garbage collections: each would go through all of it, and uploads would wait."""
+    gc.collect()
+    gc.freeze()
 
 
 def on_exit(_server: Any) -> None:

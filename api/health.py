@@ -13,7 +13,7 @@ from flask import Blueprint
 
 from keyserver.errors import RemoteError
 from keyserver.settings import Settings
-from keyserver.store.database import Connection, Database
+from keyserver.store.database import Database
 from keyserver.store.readiness import MOST_SKEW, ping, readiness
 
 
@@ -22,13 +22,13 @@ def blueprint(
     settings: Settings,
     *,
     settable_clock: bool,
-    also: Callable[[Connection], str | None] | None = None,
+    also: Callable[[], object] | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Blueprint:
     """Return both routes.
 
-    A database whose clock can be set is the tests' own (rule T1): not ready, unless expected. ``also`` says what else
-    is missing, None if nothing is; ``now`` is this host's clock.
+    A database whose clock can be set is the tests' own (rule T1): not ready, unless expected. ``also`` asks for what
+    else this process needs, and raises `RemoteError` when it is missing; ``now`` is this host's clock.
     """
     routes = Blueprint("health", __name__)
 
@@ -44,7 +44,6 @@ def blueprint(
             raise RemoteError("closed for maintenance")
         with database.connection() as connection:
             found = readiness(connection)
-            missing = also(connection) if also else None
         if found.clock_is_settable and not settable_clock:
             raise RemoteError("this database's clock can be set: it was made by the tests, do not serve from it")
         if found.schema != found.newest_schema:
@@ -53,8 +52,8 @@ def blueprint(
             )
         if not found.clock_is_settable and abs(now() - found.now) > MOST_SKEW:
             raise RemoteError("the clocks of this host and the database differ by more than a minute")
-        if missing:
-            raise RemoteError(missing)
+        if also:
+            also()
         return {"status": "ready"}
 
     return routes

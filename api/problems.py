@@ -1,6 +1,6 @@
-"""The only map from our errors to HTTP: status, code, text (publish.md 1.5).
+"""The only map from our errors to HTTP: status, code, text (publish.md 1.5, 4.6, 4.7).
 
-Texts of refused uploads are for the client's developer. Of an error inside nothing is told, and its own words, which
+Texts of what is refused are for the client's developer. Of an error inside nothing is told, and its own words, which
 may hold what a client sent, are not logged either: only its class and where it came from.
 """
 
@@ -38,10 +38,26 @@ _STATUS_OF_CODE = {
     "invalid_report_type_transition": HTTPStatus.BAD_REQUEST,
     "key_of_other_origin": HTTPStatus.BAD_REQUEST,
 }
+# Of the verification service; all its other refusals are 400.
+_STATUS_OF_VERIFICATION_CODE = {
+    "unauthorized": HTTPStatus.UNAUTHORIZED,
+    "code_not_found": HTTPStatus.NOT_FOUND,
+    "realm_not_found": HTTPStatus.NOT_FOUND,
+    "uuid_already_exists": HTTPStatus.CONFLICT,
+    "unsupported_test_type": HTTPStatus.PRECONDITION_FAILED,
+    "rate_limited": HTTPStatus.TOO_MANY_REQUESTS,
+    "quota_exceeded": HTTPStatus.TOO_MANY_REQUESTS,
+    "sms_queue_full": HTTPStatus.TOO_MANY_REQUESTS,
+}
 _STATUS_OF_CLASS = {
     ContentTypeError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     BodyTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
 }
+
+
+def verification_status(code: str) -> HTTPStatus:
+    """Return the status that a refusal of the verification service takes (publish.md 4.6, 4.7)."""
+    return _STATUS_OF_VERIFICATION_CODE.get(code, HTTPStatus.BAD_REQUEST)
 
 
 class MaintenanceError(KeyserverError):
@@ -59,12 +75,18 @@ class Problem:
     headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
+_INTERNAL_ERROR = Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", "internal error")
+
+
 def problem(error: Exception) -> Problem:
     """Return what is answered to ``error``, and log it."""
     if isinstance(error, PublishError):
-        _LOG.info("upload refused: %s", error.code)
-        status = _STATUS_OF_CLASS.get(type(error)) or _STATUS_OF_CODE[error.code]
-        return Problem(status, error.code, str(error), error.warnings)
+        refused = _STATUS_OF_CLASS.get(type(error)) or _STATUS_OF_CODE.get(error.code)
+        if refused is None:
+            _LOG.error("no status is known for the code %s", error.code)
+            return _INTERNAL_ERROR
+        _LOG.info("refused: %s", error.code)
+        return Problem(refused, error.code, str(error), error.warnings)
     if isinstance(error, MaintenanceError):
         headers = {"Retry-After": str(MAINTENANCE_RETRY_AFTER_S)}
         return Problem(HTTPStatus.TOO_MANY_REQUESTS, "maintenance", str(error), headers=headers)
@@ -82,4 +104,4 @@ def problem(error: Exception) -> Problem:
         headers = {"Allow": ", ".join(sorted(allowed))} if allowed else {}
         return Problem(status, status.name.lower(), status.phrase.lower(), headers=headers)
     _LOG.error("unexpected %s\n%s", type(error).__qualname__, "".join(traceback.format_tb(error.__traceback__)))
-    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", "internal error")
+    return _INTERNAL_ERROR

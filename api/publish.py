@@ -8,18 +8,17 @@ from http import HTTPStatus
 from flask import Blueprint, Response, g, request
 
 from api.answers import Answers
+from api.edge import read_body
 from api.problems import problem
-from keyserver.errors import PublishError
 from keyserver.protocol.exposure import Limits, summary
-from keyserver.protocol.messages import MAX_BODY_BYTES, PublishAnswer, decode_request
-from keyserver.providers.keywrap import open_keywrap
+from keyserver.protocol.messages import PublishAnswer, decode_request
 from keyserver.publish.accept import Attest, Configuration, Intake, accept
 from keyserver.publish.revisionkeys import RevisionKeys
 from keyserver.settings import Settings
 from keyserver.store.database import Database
 
 
-def intake(database: Database, settings: Settings, attest: Attest | None = None) -> Intake:
+def intake(database: Database, settings: Settings, revision_keys: RevisionKeys, attest: Attest | None = None) -> Intake:
     """Return what uploads into ``database`` are accepted with; ``attest`` asks apps for a proof that they are these.
 
     Raises:
@@ -35,26 +34,21 @@ def intake(database: Database, settings: Settings, attest: Attest | None = None)
     return Intake(
         database,
         Configuration(database, limits),
-        RevisionKeys(database, open_keywrap(settings.url("keywrap"))),
+        revision_keys,
         settings.revision_token_aad,
         settings.allow_partial_revisions,
         attest,
     )
 
 
-def blueprint(database: Database, settings: Settings, attest: Attest | None = None) -> Blueprint:
-    """Return the route, which stores into ``database``. Raises as `intake` does."""
+def blueprint(taking: Intake, settings: Settings) -> Blueprint:
+    """Return the route of what `intake` made."""
     routes = Blueprint("publish", __name__)
     answers = Answers(settings)
-    taking = intake(database, settings, attest)
 
     @routes.post("/v1/publish", provide_automatic_options=False)
     def publish() -> Response:
-        try:
-            body = request.stream.read(MAX_BODY_BYTES + 1)
-        except Exception:  # noqa: BLE001 - a server's own class, for a body that breaks off or chunks that are none
-            raise PublishError("bad_request", "the body cannot be read") from None
-        sent = decode_request(request.headers.get("Content-Type", ""), body)
+        sent = decode_request(request.headers.get("Content-Type", ""), read_body())
         accepted = accept(taking, sent, datetime.now(UTC), user_agent=request.headers.get("User-Agent", ""))
         return answer(
             HTTPStatus.OK,

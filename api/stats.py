@@ -8,10 +8,11 @@ from http import HTTPStatus
 from flask import Blueprint, Response, g, request
 
 from api.answers import STATS_ROOM_BYTES, Answers
+from api.edge import read_body
 from api.problems import problem
 from keyserver.errors import PublishError
 from keyserver.protocol import statsapi
-from keyserver.protocol.messages import CONTENT_TYPE, MAX_BODY_BYTES
+from keyserver.protocol.messages import CONTENT_TYPE
 from keyserver.protocol.statsapi import Sight
 from keyserver.settings import Settings
 from keyserver.statistics.read import Statistics
@@ -29,11 +30,7 @@ def blueprint(database: Database, settings: Settings) -> Blueprint:
 
     @routes.post("/v1/stats", provide_automatic_options=False)
     def stats() -> Response:
-        try:
-            body = request.stream.read(MAX_BODY_BYTES + 1)
-        except Exception:  # noqa: BLE001 - a server's own class, for a body that breaks off or chunks that are none
-            raise PublishError("bad_request", "the body cannot be read") from None
-        statsapi.decode_request(request.headers.get("Content-Type", ""), body)
+        statsapi.decode_request(request.headers.get("Content-Type", ""), read_body())
         as_csv = _wants_csv()
         days = statistics.days(request.headers.get("Authorization"), datetime.now(UTC))
         if as_csv:

@@ -20,12 +20,13 @@ from typing import Any, TypeVar
 
 from flask import Flask, Response, g, request
 
-from api import edge, health
+from api import edge, health, openapi
 from api.answers import Answers
 from api.chaff import HEADER, Chaff, sleep_exactly
-from api.problems import RETRY_AFTER_S, MaintenanceError, problem
+from api.openapi.verification import CONTRACT
+from api.problems import RETRY_AFTER_S, MaintenanceError, problem, verification_status
 from keyserver.errors import ConfigurationError, PublishError
-from keyserver.protocol.messages import CONTENT_TYPE, MAX_BODY_BYTES, Message, decode
+from keyserver.protocol.messages import CONTENT_TYPE, Message, decode
 from keyserver.protocol.verification import SentDiagnosis, VerificationRefusedError
 from keyserver.protocol.verification_messages import (
     BatchIssueRequest,
@@ -40,23 +41,18 @@ from keyserver.settings import Settings
 from keyserver.store.database import Database
 from keyserver.store.verification import Caller, CodeStatus
 from keyserver.verification import exchange, issue, realms, report
-from keyserver.verification.access import Allowance, Service, TooManyError, authenticate, count_request
+from keyserver.verification.access import (
+    Allowance,
+    Service,
+    TooManyError,
+    allowance,
+    authenticate,
+    count_request,
+)
 
 # More than the longest answer without its padding: a token or a certificate.
 ROOM_BYTES = 1536
 JWKS_SECONDS = 300
-
-STATUS_OF_CODE = {
-    "unauthorized": HTTPStatus.UNAUTHORIZED,
-    "code_not_found": HTTPStatus.NOT_FOUND,
-    "realm_not_found": HTTPStatus.NOT_FOUND,
-    "uuid_already_exists": HTTPStatus.CONFLICT,
-    "unsupported_test_type": HTTPStatus.PRECONDITION_FAILED,
-    "rate_limited": HTTPStatus.TOO_MANY_REQUESTS,
-    "quota_exceeded": HTTPStatus.TOO_MANY_REQUESTS,
-    "sms_queue_full": HTTPStatus.TOO_MANY_REQUESTS,
-    "maintenance_mode": HTTPStatus.TOO_MANY_REQUESTS,
-}  # all other refusals: 400
 
 _M = TypeVar("_M", bound=Message)
 
@@ -92,6 +88,7 @@ def create_verification_app(
     app.extensions["keyserver.database"] = service.database
     edge.install(app, settings, {})
     app.register_blueprint(health.blueprint(service.database, settings, settable_clock=settable_clock))
+    app.register_blueprint(openapi.blueprint(CONTRACT))
     _phones(app, settings, service, courier or report.Courier(), sleep)
     _health_workers(app, service)
 
@@ -107,11 +104,11 @@ def create_verification_app(
 
     @app.after_request
     def limits(response: Response) -> Response:
-        allowance: Allowance | None = g.get("allowance")
-        if allowance is not None:
-            response.headers["X-RateLimit-Limit"] = str(allowance.limit)
-            response.headers["X-RateLimit-Remaining"] = str(allowance.remaining)
-            response.headers["X-RateLimit-Reset"] = _rfc1123(allowance.resets_at)
+        left: Allowance | None = g.get("allowance")
+        if left is not None:
+            response.headers["X-RateLimit-Limit"] = str(left.limit)
+            response.headers["X-RateLimit-Remaining"] = str(left.remaining)
+            response.headers["X-RateLimit-Reset"] = _rfc1123(left.resets_at)
         return response
 
     filled = Answers(settings, room=ROOM_BYTES)
@@ -140,7 +137,8 @@ def _phones(
             g.phone = True
             caller = authenticate(service, request.headers.get("X-API-Key", ""), "device")
             if request.headers.get(HEADER):
-                return chaff.answer(started, _read_body)
+                g.allowance = allowance(service, caller)
+                return chaff.answer(started, edge.read_body)
             g.allowance = count_request(service, caller)
             response = answers.respond(HTTPStatus.OK, answer(caller), version=False)
             chaff.remember(time.monotonic() - started)
@@ -243,33 +241,25 @@ def _rfc1123(moment: datetime) -> str:
     return email.utils.formatdate(moment.timestamp(), usegmt=True).replace("GMT", "UTC")
 
 
-def _read_body() -> bytes:
-    try:
-        body: bytes = request.stream.read(MAX_BODY_BYTES + 1)
-    except Exception:  # noqa: BLE001 - a server's own class, for a body that breaks off or chunks that are none
-        raise PublishError("bad_request", "the body cannot be read") from None
-    return body
-
-
 def _decoded(model: type[_M], code: str = "unparsable_request") -> _M:
     """Return the request's body (publish.md 1.2); ``code`` is what this route calls one that cannot be read."""
     g.unparsable = code
-    return decode(model, request.headers.get("Content-Type", ""), _read_body())
+    return decode(model, request.headers.get("Content-Type", ""), edge.read_body())
 
 
 def _refusal(error: Exception) -> tuple[int, dict[str, str], dict[str, str]]:
     """Return status, body and headers of what is answered instead of a result."""
     if isinstance(error, VerificationRefusedError):
-        status = STATUS_OF_CODE.get(error.code, HTTPStatus.BAD_REQUEST)
+        status = verification_status(error.code)
         return status, _error(error.code, str(error)), _waiting(error)
     told = problem(error)
     code = told.code
-    if isinstance(error, PublishError):
+    if told.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        code = "internal_server_error"
+    elif isinstance(error, PublishError):
         code = g.get("unparsable", "unparsable_request")
     elif isinstance(error, MaintenanceError):
         code = "maintenance_mode"
-    elif told.status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        code = "internal_server_error"
     return told.status, _error(code, told.message), dict(told.headers)
 
 

@@ -138,7 +138,7 @@ def _findings(start: datetime, rows: list[tuple[Any, ...]]) -> list[object]:
         data = encode(Header(start, end, "NO", (INFO,)), runs, [])
         file = StagedFile(1, start, end, len(rows), 0, hashlib.sha256(data).digest())
         cutoff = end - timedelta(days=1) - MAX_AGE
-        facts = BatchFacts(start, end, cutoff, "NO", len(rows), len(rows), ((INFO.key_id, INFO.key_version),))
+        facts = BatchFacts(start, end, cutoff, "NO", len(rows), len(rows), 0, ((INFO.key_id, INFO.key_version),))
         return list(check_files(facts, [(file, data)]))
     except FormatError as error:
         return [error]

@@ -40,9 +40,9 @@ class Load:
 
         Ends after ``seconds``, or when there is nothing left to send.
         """
-        started = time.perf_counter()
         answered: list[tuple[float, float]] = []
         with _no_collection():
+            started = time.perf_counter()
             while True:
                 now = time.perf_counter()
                 while self._free and now - started < seconds and (request := next(requests, None)) is not None:
@@ -57,10 +57,11 @@ class Load:
 
         One that finds no free connection waits for it here, and its latency shows it (coordinated omission).
         """
-        started = time.perf_counter()
         answered: list[tuple[float, float]] = []
         sent = 0
         with _no_collection():
+            # Only now: what is collected first would count as the wait of the first requests.
+            started = time.perf_counter()
             while len(answered) < len(requests):
                 now = time.perf_counter()
                 while self._free and sent < len(requests) and (intended := started + sent / per_s) <= now:

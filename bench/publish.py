@@ -331,9 +331,8 @@ def main() -> None:
         load.closed_loop(iter(stream.take(WARM_UP)), 600)
         memory = Memory(server)
         load.check = memory.look
-        began = time.perf_counter()
         closed = load.closed_loop(iter(stream), closed_s)
-        per_s = len(closed) / (closed[-1][0] - began)
+        per_s = len(closed) / (closed[-1][0] - closed[0][0] + closed[0][1])
         memory.next_loop()
         requests = stream.take(opened)
         latencies = [latency for _, latency in load.open_loop(requests, OPEN_PER_S)]

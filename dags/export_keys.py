@@ -1,7 +1,8 @@
 """### Export keys: from closed windows to files that phones can download.
 
 **Purpose.** Closes every privacy window that is past (which plans the batches that end with it), then works on the due
-batch of each feed: build, check, sign, verify, release, index. One mapped task group is one batch.
+batch of each feed: build, check, sign, verify, release, index. One mapped task group is one batch. Then every file that
+nobody has looked at yet is fetched and verified as a phone does.
 
 **Schedule.** Every minute, and at once again while more is due. What is due is decided by the database, never by a data
 interval: run it twice, backfill it, or run it beside another run, and nothing changes. The run's note lists the windows
@@ -14,7 +15,12 @@ that it closed.
   again; after three such runs it is `held`.
 * *A task is skipped:* its log says why: the batch was empty, another run had taken it over, or it is held.
 * *A batch is held* (`ALERT` in the log of `check` or of the step that failed): nothing of it was released, later
-  batches go on. Look at the problem that is stored with the batch before anything else.
+  batches go on. `keyserver export held` shows the problem; `keyserver export approve` and `keyserver export reject`
+  settle it. After 24 hours without either it is rejected.
+* *`confirm` is red* (`ALERT` in its log): a released file does not reach phones as it was released. Nothing is taken
+  back; every run looks again. Mend the web server or the CDN; for a bad file, run `withdraw_release`.
+* *`publish_log` is red:* phones are served; the public log beside an index is behind. Its log says which and why: no
+  transparency key is active, or what is public has lines that the database has not (docs/transparency.md).
 * *`close_windows` refuses because clocks differ:* mend the clock of this host or of the database; it is retried.
 """
 
@@ -131,23 +137,48 @@ def export_keys() -> None:
 
         build(batch) >> check(batch) >> sign(batch) >> verify(batch) >> release(batch) >> index(batch)
 
+    @task
+    def confirm() -> int:
+        """Fetch what was released through the public URL and read it as a phone does."""
+        from keyserver.export.confirm import confirm as work
+
+        with task_runtime(get_current_context(), blobs=True) as runtime:
+            return work(runtime)
+
     @task(outlets=[MORE_IS_DUE], execution_timeout=timedelta(minutes=2))
     def finish(*, outlet_events: Any) -> None:
-        """Write every index that is not as it should be, ask for another run while more is due, give back claims."""
+        """Tidy the store and what nobody decides on, ask for another run while more is due, give back claims."""
         from keyserver.export.claim import give_back, more_is_due
+        from keyserver.export.decide import reject_unanswered
         from keyserver.export.index import write_all
+        from keyserver.export.release import remove_unlisted
 
         with task_runtime(get_current_context(), blobs=True) as runtime:
             try:
                 write_all(runtime)
+                remove_unlisted(runtime)
+                reject_unanswered(runtime)
                 if more_is_due(runtime):
                     outlet_events[MORE_IS_DUE].add(EXPORT_DUE)
             finally:
                 give_back(runtime)
 
+    @task(execution_timeout=timedelta(minutes=2))
+    def publish_log() -> int:
+        """Sign and write the public log beside each index: what was released or withdrawn, and a head a day."""
+        from keyserver.export.transparency import publish_logs
+
+        with task_runtime(get_current_context(), blobs=True, signer=True) as runtime:
+            return publish_logs(runtime)
+
     due = claim_due()
     close_windows() >> [rewrite_windows(), due]
-    export_batch.expand(batch=due) >> finish().as_teardown(on_failure_fail_dagrun=True)
+    # Teardowns, so that a run is as green as its batches are, and all three work whatever became of them.
+    export_batch.expand(batch=due) >> [
+        confirm().as_teardown(on_failure_fail_dagrun=True),
+        finish().as_teardown(on_failure_fail_dagrun=True),
+        publish_log().as_teardown(on_failure_fail_dagrun=True),
+    ]
 
 
 def batch_runtime(batch: dict[str, Any], **parts: bool) -> Any:

@@ -2,12 +2,13 @@
 
 Connections (from whichever secrets backend the operator has): ``keyserver_pipeline`` and ``keyserver_rewriter`` are
 PostgreSQL ones; ``keyserver_blobs``, ``keyserver_signer`` and ``keyserver_keywrap`` hold a URL in their extra field,
-{"url": "file:///folder"}.
+{"url": "file:///folder"}. Where phones find the store's files is no secret: KEYSERVER_PUBLIC_URL in the environment.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -85,6 +86,7 @@ def task_runtime(
         blobs_url=_url("keyserver_blobs") if blobs else None,
         signer_url=_url("keyserver_signer") if signer else None,
         keywrap_url=_url("keyserver_keywrap") if keywrap else None,
+        public_url=os.environ.get("KEYSERVER_PUBLIC_URL") if blobs else None,
     )
     try:
         yield runtime

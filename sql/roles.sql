@@ -20,6 +20,11 @@ ALTER ROLE keyserver_migrate SET lock_timeout = '4s';
 ALTER ROLE keyserver_api SET statement_timeout = '5s';
 ALTER ROLE keyserver_api SET lock_timeout = '3s';
 ALTER ROLE keyserver_api SET idle_in_transaction_session_timeout = '5s';
+-- Its statements are few and look up keys: planning them anew each time would cost more than running them. The one plan
+-- is made while tables may still be empty; it must not read the whole of them once they are full.
+ALTER ROLE keyserver_api SET plan_cache_mode = 'force_generic_plan';
+ALTER ROLE keyserver_api SET enable_seqscan = off;
+ALTER ROLE keyserver_api SET jit = off;
 
 -- A1: a frozen worker must not hold the audit chain.
 ALTER ROLE keyserver_pipeline SET lock_timeout = '10s';

@@ -66,13 +66,44 @@ CREATE TABLE public.batch (
     failed_runs text[] DEFAULT '{}'::text[] NOT NULL,
     claimed_by text,
     claim_renewed_at timestamp with time zone,
+    with_keys boolean DEFAULT true NOT NULL,
+    supplement boolean DEFAULT false NOT NULL,
+    end_offset integer DEFAULT 0 NOT NULL,
+    approved text[] DEFAULT '{}'::text[] NOT NULL,
+    reason text,
+    failed_expectations text[] DEFAULT '{}'::text[] NOT NULL,
+    held_at timestamp with time zone,
+    carriers bigint[],
+    withdrawn_carriers bigint[],
+    code_version text,
     CONSTRAINT batch_check CHECK ((ends_at > starts_at)),
     CONSTRAINT batch_check1 CHECK ((revisions_to >= ends_at)),
     CONSTRAINT batch_check2 CHECK (((claimed_by IS NULL) = (claim_renewed_at IS NULL))),
     CONSTRAINT batch_check3 CHECK (((status = 'held'::text) <= (problem IS NOT NULL))),
+    CONSTRAINT batch_check4 CHECK (((NOT supplement) OR (replaces IS NOT NULL))),
+    CONSTRAINT batch_check5 CHECK ((with_keys OR (replaces IS NOT NULL))),
+    CONSTRAINT batch_check6 CHECK (((carriers IS NULL) = (withdrawn_carriers IS NULL))),
+    CONSTRAINT batch_end_offset_check CHECK ((end_offset >= 0)),
     CONSTRAINT batch_max_keys_check CHECK ((max_keys > 0)),
     CONSTRAINT batch_status_check CHECK ((status = ANY (ARRAY['planned'::text, 'built'::text, 'checked'::text, 'signed'::text, 'verified'::text, 'released'::text, 'withdrawing'::text, 'withdrawn'::text, 'empty'::text, 'held'::text, 'rejected'::text, 'replaced'::text])))
 );
+
+CREATE FUNCTION public.batch_chain(wanted_batch bigint) RETURNS SETOF bigint
+    LANGUAGE sql STABLE
+    BEGIN ATOMIC
+ WITH RECURSIVE chain AS (
+          SELECT batch.replaces
+            FROM public.batch
+           WHERE (batch.id = batch_chain.wanted_batch)
+         UNION ALL
+          SELECT batch.replaces
+            FROM (chain chain_1
+              JOIN public.batch ON ((batch.id = chain_1.replaces)))
+         )
+  SELECT chain.replaces
+    FROM chain
+   WHERE (chain.replaces IS NOT NULL);
+END;
 
 CREATE TABLE public.exposure (
     exposure_key bytea NOT NULL,
@@ -108,36 +139,86 @@ CREATE TABLE public.exposure (
     CONSTRAINT exposure_transmission_risk_check CHECK (((transmission_risk >= 0) AND (transmission_risk <= 8)))
 );
 
-CREATE FUNCTION public.batch_rows(wanted_batch bigint) RETURNS TABLE(exposure_key bytea, report_type public.report_type, transmission_risk smallint, days_since_onset smallint, interval_number integer, interval_count smallint, synthetic boolean, fate text)
+CREATE FUNCTION public.key_fate(batch public.batch, exposure public.exposure) RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN CASE WHEN (NOT (batch).with_keys) THEN 'left_out'::text WHEN (NOT (((exposure).regions && (batch).input_regions) OR (((batch).travelers = 'include'::text) AND (exposure).traveler))) THEN 'other_region'::text WHEN ((exposure).regions && (batch).exclude_regions) THEN 'excluded_region'::text WHEN (((batch).travelers = 'exclude'::text) AND (exposure).traveler) THEN 'traveler'::text WHEN (((exposure).revised_report_type = 'negative'::public.report_type) AND ((exposure).revised_at < (batch).revisions_to)) THEN 'revoked'::text WHEN (to_timestamp((((((exposure).interval_number + (exposure).interval_count))::bigint * 600))::double precision) < (batch).cutoff) THEN 'expired'::text ELSE 'released'::text END;
+
+CREATE FUNCTION public.batch_revisions(wanted_batch bigint, wanted_carriers bigint[], wanted_withdrawn bigint[]) RETURNS TABLE(exposure_key bytea, report_type public.report_type, transmission_risk smallint, days_since_onset smallint, interval_number integer, interval_count smallint, in_span boolean, fate text)
     LANGUAGE sql STABLE
     BEGIN ATOMIC
- SELECT exposure.exposure_key,
+ WITH told AS (
+          SELECT exposure_1.exposure_key AS key,
+             true AS in_span,
+             false AS retold
+            FROM (public.batch batch_1
+              JOIN public.exposure exposure_1 ON (((exposure_1.revised_at >= batch_1.starts_at) AND (exposure_1.revised_at < batch_1.ends_at))))
+           WHERE (batch_1.id = batch_revisions.wanted_batch)
+         UNION ALL
+          SELECT exposure_1.exposure_key,
+             false,
+             true
+            FROM (public.batch batch_1
+              JOIN public.exposure exposure_1 ON (((exposure_1.created_at >= batch_1.starts_at) AND (exposure_1.created_at < batch_1.ends_at))))
+           WHERE ((batch_1.id = batch_revisions.wanted_batch) AND batch_1.supplement AND (exposure_1.revised_report_type = 'negative'::public.report_type) AND (exposure_1.revised_at < batch_1.revisions_to) AND (EXISTS ( SELECT
+                    FROM public.batch earlier
+                   WHERE ((earlier.id IN ( SELECT public.batch_chain(batch_revisions.wanted_batch) AS batch_chain)) AND (earlier.id = ANY (batch_revisions.wanted_withdrawn)) AND (public.key_fate(earlier.*, exposure_1.*) = 'released'::text)))))
+         ), once AS (
+          SELECT told.key,
+             bool_or(told.in_span) AS in_span,
+             bool_or(told.retold) AS retold
+            FROM told
+           GROUP BY told.key
+         )
+  SELECT exposure.exposure_key,
+     exposure.revised_report_type,
+     exposure.revised_transmission_risk,
+     exposure.revised_days_since_onset,
+     exposure.interval_number,
+     exposure.interval_count,
+     once.in_span,
          CASE
-             WHEN state.revised THEN exposure.revised_report_type
+             WHEN (to_timestamp(((((exposure.interval_number + exposure.interval_count))::bigint * 600))::double precision) < batch.cutoff) THEN 'expired'::text
+             WHEN once.retold THEN 'retold'::text
+             WHEN ((exposure.created_at >= batch.starts_at) AND (exposure.created_at < batch.ends_at) AND (public.key_fate(batch.*, exposure.*) = ANY (ARRAY['released'::text, 'revoked'::text]))) THEN 'in_state'::text
+             WHEN ((carrier.revisions_to IS NOT NULL) AND (exposure.revised_at < carrier.revisions_to)) THEN 'in_state'::text
+             WHEN (carrier.revisions_to IS NOT NULL) THEN 'released'::text
+             WHEN (carrier.was_out AND (exposure.revised_report_type = 'negative'::public.report_type)) THEN 'released'::text
+             WHEN carrier.would_have THEN 'carrier_not_released'::text
+             ELSE 'not_carried'::text
+         END AS "case"
+    FROM (((once
+      JOIN public.exposure ON ((exposure.exposure_key = once.key)))
+      JOIN public.batch ON ((batch.id = batch_revisions.wanted_batch)))
+      CROSS JOIN LATERAL ( SELECT max(other.revisions_to) FILTER (WHERE ((other.id = ANY (batch_revisions.wanted_carriers)) AND (public.key_fate(other.*, exposure.*) = 'released'::text))) AS revisions_to,
+             bool_or(((other.id = ANY (batch_revisions.wanted_withdrawn)) AND (public.key_fate(other.*, exposure.*) = 'released'::text))) AS was_out,
+             bool_or((public.key_fate(other.*, exposure.*) = ANY (ARRAY['released'::text, 'revoked'::text]))) AS would_have
+            FROM public.batch other
+           WHERE ((other.feed_id = batch.feed_id) AND (tstzrange(other.starts_at, other.ends_at) @> exposure.created_at))) carrier);
+END;
+
+CREATE FUNCTION public.batch_rows(wanted_batch bigint) RETURNS TABLE(exposure_key bytea, created_at timestamp with time zone, report_type public.report_type, transmission_risk smallint, days_since_onset smallint, interval_number integer, interval_count smallint, synthetic boolean, fate text)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    BEGIN ATOMIC
+ SELECT exposure.exposure_key,
+     exposure.created_at,
+         CASE
+             WHEN (exposure.revised_at < batch.revisions_to) THEN exposure.revised_report_type
              ELSE exposure.report_type
          END AS report_type,
          CASE
-             WHEN state.revised THEN exposure.revised_transmission_risk
+             WHEN (exposure.revised_at < batch.revisions_to) THEN exposure.revised_transmission_risk
              ELSE exposure.transmission_risk
          END AS transmission_risk,
          CASE
-             WHEN state.revised THEN exposure.revised_days_since_onset
+             WHEN (exposure.revised_at < batch.revisions_to) THEN exposure.revised_days_since_onset
              ELSE exposure.days_since_onset
          END AS days_since_onset,
      exposure.interval_number,
      exposure.interval_count,
      exposure.synthetic,
-         CASE
-             WHEN (NOT ((exposure.regions && batch.input_regions) OR ((batch.travelers = 'include'::text) AND exposure.traveler))) THEN 'other_region'::text
-             WHEN (exposure.regions && batch.exclude_regions) THEN 'excluded_region'::text
-             WHEN ((batch.travelers = 'exclude'::text) AND exposure.traveler) THEN 'traveler'::text
-             WHEN (state.revised AND (exposure.revised_report_type = 'negative'::public.report_type)) THEN 'revoked'::text
-             WHEN (to_timestamp(((((exposure.interval_number + exposure.interval_count))::bigint * 600))::double precision) < batch.cutoff) THEN 'expired'::text
-             ELSE 'released'::text
-         END AS "case"
-    FROM ((public.batch
+     public.key_fate(batch.*, exposure.*) AS key_fate
+    FROM (public.batch
       JOIN public.exposure ON (((exposure.created_at >= batch.starts_at) AND (exposure.created_at < batch.ends_at))))
-      CROSS JOIN LATERAL ( SELECT COALESCE((exposure.revised_at < batch.revisions_to), false) AS revised) state)
    WHERE (batch.id = batch_rows.wanted_batch);
 END;
 
@@ -195,6 +276,14 @@ BEGIN
             USING ERRCODE = 'check_violation', CONSTRAINT = 'closed_window';
     END IF;
     RETURN NULL;
+END $$;
+
+CREATE FUNCTION public.refuse_unrevoking() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    RAISE EXCEPTION 'a revoked signing key stays revoked'
+        USING ERRCODE = 'check_violation', CONSTRAINT = 'signing_key_revoked_once';
 END $$;
 
 CREATE FUNCTION public.refuse_way_back() RETURNS trigger
@@ -276,7 +365,9 @@ CREATE TABLE public.batch_signing_key (
     batch_id bigint NOT NULL,
     "position" smallint NOT NULL,
     signing_key_id bigint NOT NULL,
-    CONSTRAINT batch_signing_key_position_check CHECK ((("position" >= 1) AND ("position" <= 10)))
+    purpose text DEFAULT 'export'::text NOT NULL,
+    CONSTRAINT batch_signing_key_position_check CHECK ((("position" >= 1) AND ("position" <= 10))),
+    CONSTRAINT batch_signing_key_purpose_check CHECK ((purpose = 'export'::text))
 );
 
 CREATE TABLE public.closed_window (
@@ -310,6 +401,7 @@ CREATE TABLE public.feed (
     paused boolean NOT NULL,
     last_release_no bigint DEFAULT 0 NOT NULL,
     index_sha256 bytea,
+    padding_empty boolean DEFAULT false NOT NULL,
     CONSTRAINT feed_check CHECK ((active_thru > active_from)),
     CONSTRAINT feed_index_sha256_check CHECK ((octet_length(index_sha256) = 32)),
     CONSTRAINT feed_input_regions_check CHECK ((cardinality(input_regions) > 0)),
@@ -334,7 +426,9 @@ ALTER TABLE public.feed ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
 
 CREATE TABLE public.feed_signing_key (
     feed_id bigint NOT NULL,
-    signing_key_id bigint NOT NULL
+    signing_key_id bigint NOT NULL,
+    purpose text DEFAULT 'export'::text NOT NULL,
+    CONSTRAINT feed_signing_key_purpose_check CHECK ((purpose = 'export'::text))
 );
 
 CREATE TABLE public.file (
@@ -353,6 +447,8 @@ CREATE TABLE public.file (
     feed_id bigint NOT NULL,
     release_no bigint,
     released_at timestamp with time zone,
+    left_index_at timestamp with time zone,
+    confirmed_at timestamp with time zone,
     CONSTRAINT file_check CHECK (((name IS NULL) = (zip_sha256 IS NULL))),
     CONSTRAINT file_check1 CHECK (((name IS NULL) = (zip_bytes IS NULL))),
     CONSTRAINT file_check2 CHECK (((name IS NULL) = (compressor IS NULL))),
@@ -471,10 +567,13 @@ CREATE TABLE public.signing_key (
     public_key text NOT NULL,
     active_from timestamp with time zone NOT NULL,
     active_thru timestamp with time zone,
+    revoked_at timestamp with time zone,
+    purpose text DEFAULT 'export'::text NOT NULL,
     CONSTRAINT signing_key_check CHECK ((active_thru >= active_from)),
     CONSTRAINT signing_key_key_id_check CHECK ((key_id ~ '^[A-Za-z0-9_]+$'::text)),
     CONSTRAINT signing_key_key_version_check CHECK ((key_version ~ '^[A-Za-z0-9_]+$'::text)),
-    CONSTRAINT signing_key_name_check CHECK ((name ~ '^[a-z0-9][a-z0-9_-]*$'::text))
+    CONSTRAINT signing_key_name_check CHECK ((name ~ '^[a-z0-9][a-z0-9_-]*$'::text)),
+    CONSTRAINT signing_key_purpose_check CHECK ((purpose = ANY (ARRAY['export'::text, 'transparency'::text])))
 );
 
 ALTER TABLE public.signing_key ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
@@ -484,6 +583,46 @@ ALTER TABLE public.signing_key ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY 
     NO MINVALUE
     NO MAXVALUE
     CACHE 1
+);
+
+CREATE TABLE public.transparency_line (
+    feed_id bigint NOT NULL,
+    number bigint NOT NULL,
+    day date NOT NULL,
+    at timestamp with time zone NOT NULL,
+    kind text NOT NULL,
+    name text NOT NULL,
+    starts_at timestamp with time zone NOT NULL,
+    ends_at timestamp with time zone NOT NULL,
+    keys integer NOT NULL,
+    zip_sha256 bytea NOT NULL,
+    export_sha256 bytea NOT NULL,
+    CONSTRAINT transparency_line_export_sha256_check CHECK ((octet_length(export_sha256) = 32)),
+    CONSTRAINT transparency_line_keys_check CHECK ((keys >= 0)),
+    CONSTRAINT transparency_line_kind_check CHECK ((kind = ANY (ARRAY['release'::text, 'withdrawal'::text]))),
+    CONSTRAINT transparency_line_number_check CHECK ((number > 0)),
+    CONSTRAINT transparency_line_zip_sha256_check CHECK ((octet_length(zip_sha256) = 32))
+);
+
+CREATE TABLE public.transparency_segment (
+    feed_id bigint NOT NULL,
+    day date NOT NULL,
+    closed_at timestamp with time zone NOT NULL,
+    head_seq bigint NOT NULL,
+    head_sha256 bytea NOT NULL,
+    sha256 bytea NOT NULL,
+    CONSTRAINT transparency_segment_head_seq_check CHECK ((head_seq >= 0)),
+    CONSTRAINT transparency_segment_head_sha256_check CHECK ((octet_length(head_sha256) = 32)),
+    CONSTRAINT transparency_segment_sha256_check CHECK ((octet_length(sha256) = 32))
+);
+
+CREATE TABLE public.transparency_signature (
+    sha256 bytea NOT NULL,
+    signing_key_id bigint NOT NULL,
+    purpose text DEFAULT 'transparency'::text NOT NULL,
+    signature bytea NOT NULL,
+    CONSTRAINT transparency_signature_purpose_check CHECK ((purpose = 'transparency'::text)),
+    CONSTRAINT transparency_signature_sha256_check CHECK ((octet_length(sha256) = 32))
 );
 
 CREATE TABLE public.upload_stats (
@@ -707,6 +846,9 @@ ALTER TABLE ONLY public.signature
     ADD CONSTRAINT signature_pkey PRIMARY KEY (export_sha256, signing_key_id);
 
 ALTER TABLE ONLY public.signing_key
+    ADD CONSTRAINT signing_key_id_purpose_key UNIQUE (id, purpose);
+
+ALTER TABLE ONLY public.signing_key
     ADD CONSTRAINT signing_key_key_id_key_version_key UNIQUE (key_id, key_version);
 
 ALTER TABLE ONLY public.signing_key
@@ -714,6 +856,18 @@ ALTER TABLE ONLY public.signing_key
 
 ALTER TABLE ONLY public.signing_key
     ADD CONSTRAINT signing_key_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.transparency_line
+    ADD CONSTRAINT transparency_line_feed_id_name_kind_key UNIQUE (feed_id, name, kind);
+
+ALTER TABLE ONLY public.transparency_line
+    ADD CONSTRAINT transparency_line_pkey PRIMARY KEY (feed_id, number);
+
+ALTER TABLE ONLY public.transparency_segment
+    ADD CONSTRAINT transparency_segment_pkey PRIMARY KEY (feed_id, day);
+
+ALTER TABLE ONLY public.transparency_signature
+    ADD CONSTRAINT transparency_signature_pkey PRIMARY KEY (sha256, signing_key_id);
 
 ALTER TABLE ONLY public.upload_stats
     ADD CONSTRAINT upload_stats_pkey PRIMARY KEY (health_authority_id, hour, shard);
@@ -753,9 +907,13 @@ ALTER TABLE ONLY public.verification_user_report
 
 CREATE INDEX batch_due ON public.batch USING btree (feed_id, id) WHERE (status = ANY (ARRAY['planned'::text, 'built'::text, 'checked'::text, 'signed'::text, 'verified'::text]));
 
+CREATE INDEX batch_span ON public.batch USING gist (feed_id, tstzrange(starts_at, ends_at));
+
 CREATE INDEX exposure_created_at ON public.exposure USING btree (created_at);
 
 CREATE INDEX exposure_revised_at ON public.exposure USING btree (revised_at) WHERE (revised_at IS NOT NULL);
+
+CREATE INDEX file_unconfirmed ON public.file USING btree (feed_id, release_no) WHERE ((status = 'released'::text) AND (confirmed_at IS NULL));
 
 CREATE INDEX verification_code_long_expires_at ON public.verification_code USING btree (long_expires_at);
 
@@ -770,6 +928,8 @@ CREATE TRIGGER batch_one_way BEFORE UPDATE OF status ON public.batch FOR EACH RO
 CREATE TRIGGER refuse_closed_window_insert AFTER INSERT ON public.exposure REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_closed_window();
 
 CREATE TRIGGER refuse_closed_window_update AFTER UPDATE ON public.exposure REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_closed_window();
+
+CREATE TRIGGER signing_key_revoked_once BEFORE UPDATE OF revoked_at ON public.signing_key FOR EACH ROW WHEN ((old.revoked_at IS NOT NULL)) EXECUTE FUNCTION public.refuse_unrevoking();
 
 ALTER TABLE ONLY public.app_attestation
     ADD CONSTRAINT app_attestation_app_name_fkey FOREIGN KEY (app_name) REFERENCES public.authorised_app(name) ON DELETE CASCADE;
@@ -792,6 +952,9 @@ ALTER TABLE ONLY public.batch_signing_key
 ALTER TABLE ONLY public.batch_signing_key
     ADD CONSTRAINT batch_signing_key_signing_key_id_fkey FOREIGN KEY (signing_key_id) REFERENCES public.signing_key(id);
 
+ALTER TABLE ONLY public.batch_signing_key
+    ADD CONSTRAINT batch_signing_key_signing_key_id_purpose_fkey FOREIGN KEY (signing_key_id, purpose) REFERENCES public.signing_key(id, purpose);
+
 ALTER TABLE ONLY public.exposure
     ADD CONSTRAINT exposure_health_authority_id_fkey FOREIGN KEY (health_authority_id) REFERENCES public.health_authority(id);
 
@@ -804,6 +967,9 @@ ALTER TABLE ONLY public.feed_signing_key
 ALTER TABLE ONLY public.feed_signing_key
     ADD CONSTRAINT feed_signing_key_signing_key_id_fkey FOREIGN KEY (signing_key_id) REFERENCES public.signing_key(id);
 
+ALTER TABLE ONLY public.feed_signing_key
+    ADD CONSTRAINT feed_signing_key_signing_key_id_purpose_fkey FOREIGN KEY (signing_key_id, purpose) REFERENCES public.signing_key(id, purpose);
+
 ALTER TABLE ONLY public.file
     ADD CONSTRAINT file_batch_id_fkey FOREIGN KEY (batch_id) REFERENCES public.batch(id);
 
@@ -815,6 +981,15 @@ ALTER TABLE ONLY public.health_authority_key
 
 ALTER TABLE ONLY public.signature
     ADD CONSTRAINT signature_signing_key_id_fkey FOREIGN KEY (signing_key_id) REFERENCES public.signing_key(id);
+
+ALTER TABLE ONLY public.transparency_line
+    ADD CONSTRAINT transparency_line_feed_id_fkey FOREIGN KEY (feed_id) REFERENCES public.feed(id);
+
+ALTER TABLE ONLY public.transparency_segment
+    ADD CONSTRAINT transparency_segment_feed_id_fkey FOREIGN KEY (feed_id) REFERENCES public.feed(id);
+
+ALTER TABLE ONLY public.transparency_signature
+    ADD CONSTRAINT transparency_signature_signing_key_id_purpose_fkey FOREIGN KEY (signing_key_id, purpose) REFERENCES public.signing_key(id, purpose);
 
 ALTER TABLE ONLY public.upload_stats
     ADD CONSTRAINT upload_stats_health_authority_id_fkey FOREIGN KEY (health_authority_id) REFERENCES public.health_authority(id);
@@ -859,6 +1034,21 @@ GRANT UPDATE(failed_runs) ON TABLE public.batch TO keyserver_pipeline;
 GRANT UPDATE(claimed_by) ON TABLE public.batch TO keyserver_pipeline;
 
 GRANT UPDATE(claim_renewed_at) ON TABLE public.batch TO keyserver_pipeline;
+
+GRANT UPDATE(reason) ON TABLE public.batch TO keyserver_pipeline;
+
+GRANT UPDATE(failed_expectations) ON TABLE public.batch TO keyserver_pipeline;
+
+GRANT UPDATE(held_at) ON TABLE public.batch TO keyserver_pipeline;
+
+GRANT UPDATE(carriers) ON TABLE public.batch TO keyserver_pipeline;
+
+GRANT UPDATE(withdrawn_carriers) ON TABLE public.batch TO keyserver_pipeline;
+
+GRANT UPDATE(code_version) ON TABLE public.batch TO keyserver_pipeline;
+
+REVOKE ALL ON FUNCTION public.batch_chain(wanted_batch bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.batch_chain(wanted_batch bigint) TO keyserver_pipeline;
 
 GRANT SELECT ON TABLE public.exposure TO keyserver_api;
 GRANT SELECT,INSERT ON TABLE public.exposure TO keyserver_pipeline;
@@ -912,6 +1102,12 @@ GRANT SELECT(revised_days_since_onset) ON TABLE public.exposure TO keyserver_aud
 
 GRANT UPDATE(revised_authority_id) ON TABLE public.exposure TO keyserver_api;
 GRANT SELECT(revised_authority_id) ON TABLE public.exposure TO keyserver_auditor;
+
+REVOKE ALL ON FUNCTION public.key_fate(batch public.batch, exposure public.exposure) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.key_fate(batch public.batch, exposure public.exposure) TO keyserver_pipeline;
+
+REVOKE ALL ON FUNCTION public.batch_revisions(wanted_batch bigint, wanted_carriers bigint[], wanted_withdrawn bigint[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.batch_revisions(wanted_batch bigint, wanted_carriers bigint[], wanted_withdrawn bigint[]) TO keyserver_pipeline;
 
 REVOKE ALL ON FUNCTION public.batch_rows(wanted_batch bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.batch_rows(wanted_batch bigint) TO keyserver_pipeline;
@@ -981,6 +1177,8 @@ GRANT UPDATE(last_release_no) ON TABLE public.feed TO keyserver_pipeline;
 
 GRANT UPDATE(index_sha256) ON TABLE public.feed TO keyserver_pipeline;
 
+GRANT UPDATE(padding_empty) ON TABLE public.feed TO keyserver_pipeline;
+
 GRANT SELECT,INSERT,DELETE ON TABLE public.feed_signing_key TO keyserver_pipeline;
 GRANT SELECT ON TABLE public.feed_signing_key TO keyserver_auditor;
 
@@ -1000,6 +1198,10 @@ GRANT UPDATE(status) ON TABLE public.file TO keyserver_pipeline;
 GRANT UPDATE(release_no) ON TABLE public.file TO keyserver_pipeline;
 
 GRANT UPDATE(released_at) ON TABLE public.file TO keyserver_pipeline;
+
+GRANT UPDATE(left_index_at) ON TABLE public.file TO keyserver_pipeline;
+
+GRANT UPDATE(confirmed_at) ON TABLE public.file TO keyserver_pipeline;
 
 GRANT SELECT ON TABLE public.health_authority TO keyserver_api;
 GRANT SELECT,INSERT ON TABLE public.health_authority TO keyserver_pipeline;
@@ -1068,6 +1270,17 @@ GRANT UPDATE(active_from) ON TABLE public.signing_key TO keyserver_pipeline;
 
 GRANT UPDATE(active_thru) ON TABLE public.signing_key TO keyserver_pipeline;
 
+GRANT UPDATE(revoked_at) ON TABLE public.signing_key TO keyserver_pipeline;
+
+GRANT SELECT,INSERT ON TABLE public.transparency_line TO keyserver_pipeline;
+GRANT SELECT ON TABLE public.transparency_line TO keyserver_auditor;
+
+GRANT SELECT,INSERT ON TABLE public.transparency_segment TO keyserver_pipeline;
+GRANT SELECT ON TABLE public.transparency_segment TO keyserver_auditor;
+
+GRANT SELECT,INSERT ON TABLE public.transparency_signature TO keyserver_pipeline;
+GRANT SELECT ON TABLE public.transparency_signature TO keyserver_auditor;
+
 GRANT SELECT,INSERT,UPDATE ON TABLE public.upload_stats TO keyserver_api;
 GRANT SELECT ON TABLE public.upload_stats TO keyserver_pipeline;
 GRANT SELECT ON TABLE public.upload_stats TO keyserver_auditor;
@@ -1110,12 +1323,38 @@ GRANT UPDATE(starts_at) ON TABLE public.verification_rate TO keyserver_verificat
 GRANT UPDATE(count) ON TABLE public.verification_rate TO keyserver_verification;
 
 GRANT SELECT ON TABLE public.verification_realm TO keyserver_verification;
-GRANT INSERT ON TABLE public.verification_realm TO keyserver_pipeline;
+GRANT SELECT,INSERT ON TABLE public.verification_realm TO keyserver_pipeline;
 GRANT SELECT ON TABLE public.verification_realm TO keyserver_auditor;
 
 GRANT SELECT(id) ON TABLE public.verification_realm TO keyserver_pipeline;
 
 GRANT SELECT(name) ON TABLE public.verification_realm TO keyserver_pipeline;
+
+GRANT UPDATE(code_digits) ON TABLE public.verification_realm TO keyserver_pipeline;
+
+GRANT UPDATE(code_lifetime) ON TABLE public.verification_realm TO keyserver_pipeline;
+
+GRANT UPDATE(long_code_length) ON TABLE public.verification_realm TO keyserver_pipeline;
+
+GRANT UPDATE(long_code_lifetime) ON TABLE public.verification_realm TO keyserver_pipeline;
+
+GRANT UPDATE(test_types) ON TABLE public.verification_realm TO keyserver_pipeline;
+
+GRANT UPDATE(date_required) ON TABLE public.verification_realm TO keyserver_pipeline;
+
+GRANT UPDATE(certificate_lifetime) ON TABLE public.verification_realm TO keyserver_pipeline;
+
+GRANT UPDATE(user_report) ON TABLE public.verification_realm TO keyserver_pipeline;
+
+GRANT UPDATE(user_report_webhook) ON TABLE public.verification_realm TO keyserver_pipeline;
+
+GRANT UPDATE(user_report_again) ON TABLE public.verification_realm TO keyserver_pipeline;
+
+GRANT UPDATE(requests_per_minute) ON TABLE public.verification_realm TO keyserver_pipeline;
+
+GRANT UPDATE(wrong_codes_per_hour) ON TABLE public.verification_realm TO keyserver_pipeline;
+
+GRANT UPDATE(codes_per_day) ON TABLE public.verification_realm TO keyserver_pipeline;
 
 GRANT SELECT,INSERT,DELETE ON TABLE public.verification_token TO keyserver_verification;
 

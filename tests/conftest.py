@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import signal
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -12,7 +14,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from deploy.local.postgres import THROWAWAY, Server, server
+from deploy.local.postgres import THROWAWAY, Server, server, stop
 from keyserver.store import database as databases
 from keyserver.store.database import Database
 
@@ -25,6 +27,9 @@ ROLES = (
     "keyserver_verification",
 )
 WIDTH_MINUTES = 1
+# A file system in memory, where there is one with room: a database is made and dropped there in a fifth of the time.
+MEMORY = Path("/dev/shm")  # noqa: S108 - only `tempfile` makes anything in it
+ROOM = 2 << 30
 # Where every test's database stands: the start of its first open window.
 START = datetime(2026, 3, 2, 10, 0, tzinfo=UTC)
 
@@ -74,12 +79,20 @@ def role_url(server_url: str, role: str, name: str) -> str:
     return server_url.replace("://postgres@/postgres", f"://{role}@/{name}", 1)
 
 
+def pytest_configure() -> None:
+    # Told to end, a session ends as with Ctrl-C: its fixtures stop what they started.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Server]:
-    with tempfile.TemporaryDirectory(prefix="keyserver-", ignore_cleanup_errors=True) as folder:
-        running = server(Path(folder) / "postgres", settings=THROWAWAY)
-        yield running
-        running.stop()
+    parent = MEMORY if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= ROOM else None
+    with tempfile.TemporaryDirectory(prefix="keyserver-", dir=parent, ignore_cleanup_errors=True) as folder:
+        data = Path(folder) / "postgres"
+        try:
+            yield server(data, settings=THROWAWAY)
+        finally:
+            stop(data)
 
 
 @pytest.fixture(scope="session")

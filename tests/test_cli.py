@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+import yaml
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
 ROOT = Path(__file__).parents[1]
@@ -107,7 +109,7 @@ def test_a_configuration_is_applied(test_database):
     url = {"KEYSERVER_PIPELINE_DATABASE_URL": test_database.url("keyserver_pipeline")}
     dry = done(keyserver("configuration", "apply", EXAMPLE, "--dry-run", **url)).splitlines()
     assert dry[-1] == "This was a dry run: nothing is changed yet."
-    assert len(dry) == 6
+    assert len(dry) == 7
     result = keyserver("configuration", "apply", EXAMPLE, **url)
     assert done(result).splitlines() == dry[:-1]
     assert result.stderr.startswith("audit event 1: configuration.applied")
@@ -150,6 +152,8 @@ def test_a_signing_key_is_made_once(tmp_path):
     private = load_pem_private_key((tmp_path / "signer" / "north-1.pem").read_bytes(), None)
     assert load_pem_public_key(public.read_bytes()) == private.public_key()
     before = public.read_bytes()
+    assert done(keyserver("keys", "public", "north-1", **url)) == before.decode()
+    assert "no signing key north-2" in refused(keyserver("keys", "public", "north-2", **url))
     # The public key's file is not overwritten, and no key is made for nothing.
     assert "File exists" in refused(keyserver("keys", "generate", "north-2", "--public", public, **url))
     assert not (tmp_path / "signer" / "north-2.pem").exists()
@@ -158,6 +162,31 @@ def test_a_signing_key_is_made_once(tmp_path):
     assert "north-1" in refused(keyserver("keys", "generate", "north-1", "--public", other, **url))
     assert not other.exists()
     assert public.read_bytes() == before
+
+
+def test_a_signing_key_is_handed_over_into_a_new_folder(test_database, tmp_path):
+    url = {
+        "KEYSERVER_SIGNER_URL": (tmp_path / "signer").as_uri(),
+        "KEYSERVER_PIPELINE_DATABASE_URL": test_database.url("keyserver_pipeline"),
+    }
+    done(keyserver("keys", "generate", "north-1", "--public", tmp_path / "north-1.pem", **url))
+    pem = (tmp_path / "north-1.pem").read_text()
+    file = tmp_path / "site.yaml"
+    signing_key = {"name": "north-1", "key_id": "310", "key_version": "v1", "public_key": pem}
+    active = {"active_from": "2026-01-01T00:00:00Z"}
+    file.write_text(yaml.safe_dump({"version": 1, "signing_keys": [signing_key | active]}))
+    done(keyserver("configuration", "apply", file, **url))
+
+    folder = tmp_path / "handover"
+    summary = json.loads(done(keyserver("keys", "handover", "north-1", "--folder", folder, **url)))
+    assert summary == json.loads((folder / "summary.json").read_text())
+    assert summary["public_key_pem"] == pem == (folder / "public.pem").read_text()
+    # Two handovers never mix.
+    assert "File exists" in refused(keyserver("keys", "handover", "north-1", "--folder", folder, **url))
+    assert "no signing key south" in refused(
+        keyserver("keys", "handover", "south", "--folder", tmp_path / "south", **url)
+    )
+    assert not (tmp_path / "south").exists()
 
 
 def test_revision_keys_are_rotated_under_a_master_key_that_is_made_once(test_database, tmp_path):

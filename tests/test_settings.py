@@ -127,3 +127,9 @@ def test_what_the_local_stack_reads_is_left_to_it():
 def test_passwords_are_not_shown():
     url = "postgresql://api:secret@db/keyserver"
     assert "secret" not in repr(Settings.from_environment({"KEYSERVER_API_DATABASE_URL": url}))
+
+
+@pytest.mark.parametrize("variable", ["KEYSERVER_MAX_KEYS_ON_PUBLISH", "KEYSERVER_MAX_SAME_START_INTERVAL_KEYS"])
+def test_scenario_27_an_upload_of_no_keys_is_no_limit(variable):
+    with pytest.raises(ConfigurationError, match=variable):
+        Settings.from_environment({variable: "0"})

@@ -55,7 +55,7 @@ def serving(folder: Path) -> Iterator[Webhook]:
     server.socket = context.wrap_socket(server.socket, server_side=True)
     trusting = httpx.Client(trust_env=False, verify=ssl.create_default_context(cafile=str(certificate)))
     webhook = Webhook(f"https://127.0.0.1:{server.server_port}/codes", trusting)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
         yield webhook

@@ -1,13 +1,14 @@
-"""What a CDN does for phones, on one machine: serves the released files and indexes, and nothing else.
+"""What a CDN does for phones, on one machine: serves the released files, indexes and public logs, and nothing else.
 
 Content types and cache times are those of export.md 2.11: an index is asked for each time (with its ETag, so that an
-unchanged one costs no body), a released file never changes.
+unchanged one costs no body), and so is a day of a log; a released file never changes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -23,18 +24,20 @@ from starlette.types import Scope
 from keyserver.errors import ConfigurationError
 
 INDEX = {"content-type": "text/plain", "cache-control": "no-cache, max-age=0"}
+REPLACED = re.compile(r"(.*/)?(index|log/[0-9-]+)\.txt")
 FILE = {"content-type": "application/zip", "cache-control": "public, max-age=86400"}
 
 
 class Published(StaticFiles):
-    """Indexes and zip files of one folder; every other path is 404, whether something is there or not."""
+    """Indexes, logs and zip files of one folder; every other path is 404, whether something is there or not."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         """Answer one request; hidden files (unfinished writes) do not exist either."""
         name = Path(path).name
-        if scope["path"].endswith("/") or name.startswith(".") or not (name == "index.txt" or name.endswith(".zip")):
+        replaced = REPLACED.fullmatch(path) is not None
+        if scope["path"].endswith("/") or name.startswith(".") or not (replaced or name.endswith(".zip")):
             raise HTTPException(404)
-        if name == "index.txt" and scope["method"] in {"GET", "HEAD"}:
+        if replaced and scope["method"] in {"GET", "HEAD"}:
             return self._index(path, scope)
         response = await super().get_response(path, scope)
         response.headers["cache-control"] = FILE["cache-control"]

@@ -25,6 +25,7 @@ from keyserver.providers import signers
 
 AUDIENCE = "keyserver.development.example"
 KID = "v1"
+LOG_KEY = "transparency"
 TOKEN_KEY = "tokens"  # noqa: S105 - its name
 
 
@@ -67,6 +68,11 @@ class Development:
         """Return the public half of a region's export signing key, in PEM."""
         return self.folder / f"{region.name}-export.pem"
 
+    @property
+    def log_key(self) -> Path:
+        """Where the public half of the key is that signs the public logs, in PEM."""
+        return self.folder / f"{LOG_KEY}.pem"
+
     def issuer(self, region: Region) -> Issuer:
         """Return the region's certifier of diagnoses."""
         private_key = (self.folder / "issuers" / f"{region.name}.pem").read_bytes()
@@ -104,6 +110,8 @@ class Development:
         for folder in (self.folder, self.folder / "issuers"):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         document = self.folder / "configuration.yaml"
+        if not self.log_key.exists():
+            _keyserver(self.stack, "keys", "generate", LOG_KEY, "--public", str(self.log_key))
         for region in REGIONS:
             self._make_keys(region)
             settings = {
@@ -197,6 +205,16 @@ def _configuration(now: datetime) -> dict[str, object]:
                 "active_from": day_before,
             }
             for region in REGIONS
+        ]
+        + [
+            {
+                "name": LOG_KEY,
+                "key_id": "900",
+                "key_version": "log1",
+                "public_key_file": f"{LOG_KEY}.pem",
+                "active_from": day_before,
+                "purpose": "transparency",
+            }
         ],
         "feeds": [
             {

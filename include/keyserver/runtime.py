@@ -21,6 +21,7 @@ class Runtime:
     blobs_or_none: BlobStore | None = None
     signer_or_none: Signer | None = None
     keywrap_or_none: KeyWrap | None = None
+    public_url_or_none: str | None = None
 
     @property
     def blobs(self) -> BlobStore:
@@ -43,18 +44,26 @@ class Runtime:
             raise ConfigurationError("this work needs the master key: set KEYSERVER_KEYWRAP_URL")
         return self.keywrap_or_none
 
+    @property
+    def public_url(self) -> str:
+        """Where phones find what the object store holds under ``public/``; it ends in ``/``."""
+        if self.public_url_or_none is None:
+            raise ConfigurationError("this work looks at what phones get: set KEYSERVER_PUBLIC_URL")
+        return self.public_url_or_none.rstrip("/") + "/"
+
     def close(self) -> None:
         """Give the connections back to the server."""
         self.database.forget_connections()
 
 
-def open_runtime(
+def open_runtime(  # noqa: PLR0913 - one a part
     actor: Actor,
     database_url: str,
     *,
     blobs_url: str | None = None,
     signer_url: str | None = None,
     keywrap_url: str | None = None,
+    public_url: str | None = None,
 ) -> Runtime:
     """Build a runtime from URLs: libpq's for the database, file:///folder for what a laptop keeps in folders."""
     return Runtime(
@@ -63,4 +72,5 @@ def open_runtime(
         open_blobs(blobs_url) if blobs_url else None,
         open_signer(signer_url) if signer_url else None,
         open_keywrap(keywrap_url) if keywrap_url else None,
+        public_url or None,
     )

@@ -39,13 +39,19 @@ SELECT app_name, platform, kind, settings
  ORDER BY app_name, platform;
 
 -- name: signing_keys()
-SELECT name, key_id, key_version, public_key, active_from, active_thru
+SELECT name, key_id, key_version, public_key, active_from, active_thru, purpose
   FROM signing_key
  ORDER BY id;
 
+-- name: revoked_signing_keys()
+-- No declaration: what was revoked stays so (`keyserver keys revoke`).
+SELECT name
+  FROM signing_key
+ WHERE revoked_at IS NOT NULL;
+
 -- name: feeds()
 SELECT name, root, output_region, input_regions, exclude_regions, travelers, period_minutes, active_from, active_thru,
-       max_keys, padding_minimum, padding_spread, development, paused,
+       max_keys, padding_minimum, padding_spread, padding_empty, development, paused,
        ARRAY(SELECT signing_key.name
                FROM feed_signing_key
                JOIN signing_key ON signing_key.id = signing_key_id
@@ -111,28 +117,29 @@ INSERT INTO app_attestation (app_name, platform, kind, settings)
 VALUES (:name, :platform, :kind, :settings::jsonb)
 ON CONFLICT (app_name, platform) DO UPDATE SET kind = excluded.kind, settings = excluded.settings;
 
--- name: insert_signing_key(name, key_id, key_version, public_key, active_from, active_thru)!
-INSERT INTO signing_key (name, key_id, key_version, public_key, active_from, active_thru)
-VALUES (:name, :key_id, :key_version, :public_key, :active_from, :active_thru);
+-- name: insert_signing_key(name, key_id, key_version, public_key, active_from, active_thru, purpose)!
+INSERT INTO signing_key (name, key_id, key_version, public_key, active_from, active_thru, purpose)
+VALUES (:name, :key_id, :key_version, :public_key, :active_from, :active_thru, :purpose);
 
 -- name: update_signing_key(active_from, active_thru, name)!
--- What stands in files that name the key (key_id, key_version, the key itself) never changes.
+-- What stands in files that name the key (key_id, key_version, the key itself) never changes, nor what it is for.
 UPDATE signing_key
    SET active_from = :active_from, active_thru = :active_thru
  WHERE name = :name;
 
--- name: insert_feed(name, root, output_region, input_regions, exclude_regions, travelers, period_minutes, active_from, active_thru, max_keys, padding_minimum, padding_spread, development, paused)!
+-- name: insert_feed(name, root, output_region, input_regions, exclude_regions, travelers, period_minutes, active_from, active_thru, max_keys, padding_minimum, padding_spread, padding_empty, development, paused)!
 INSERT INTO feed (name, root, output_region, input_regions, exclude_regions, travelers, period_minutes, active_from,
-                  active_thru, max_keys, padding_minimum, padding_spread, development, paused)
+                  active_thru, max_keys, padding_minimum, padding_spread, padding_empty, development, paused)
 VALUES (:name, :root, :output_region, :input_regions, :exclude_regions, :travelers, :period_minutes, :active_from,
-        :active_thru, :max_keys, :padding_minimum, :padding_spread, :development, :paused);
+        :active_thru, :max_keys, :padding_minimum, :padding_spread, :padding_empty, :development, :paused);
 
--- name: update_feed(output_region, input_regions, exclude_regions, travelers, period_minutes, active_from, active_thru, max_keys, padding_minimum, padding_spread, development, paused, name)!
+-- name: update_feed(output_region, input_regions, exclude_regions, travelers, period_minutes, active_from, active_thru, max_keys, padding_minimum, padding_spread, padding_empty, development, paused, name)!
 UPDATE feed
    SET output_region = :output_region, input_regions = :input_regions, exclude_regions = :exclude_regions,
        travelers = :travelers, period_minutes = :period_minutes, active_from = :active_from,
        active_thru = :active_thru, max_keys = :max_keys, padding_minimum = :padding_minimum,
-       padding_spread = :padding_spread, development = :development, paused = :paused
+       padding_spread = :padding_spread, padding_empty = :padding_empty, development = :development,
+       paused = :paused
  WHERE name = :name;
 
 -- name: drop_feed_signing_keys(name, signing_keys)!

@@ -12,7 +12,7 @@ SELECT now, width_minutes, starts_at, pg_advisory_xact_lock_shared(1, window_loc
   FROM window_of_now;
 
 -- name: lock_later_window(starts_at)!
-SELECT pg_advisory_xact_lock_shared(1, window_lock(:starts_at));
+SELECT pg_advisory_xact_lock_shared(1, window_lock(:starts_at::timestamptz));
 
 -- name: closed_through()$
 -- A statement of its own: its snapshot must be younger than the lock taken before it.
@@ -23,7 +23,7 @@ SELECT closed_through
 -- Read plainly: a row lock would tie the rows of one person together and lose revisions against W5.
 SELECT exposure_key, interval_number, interval_count, report_type, created_at, revised_report_type, synthetic
   FROM exposure
- WHERE exposure_key = ANY(:exposure_keys);
+ WHERE exposure_key = ANY(:exposure_keys::bytea[]);
 
 -- name: write_published(report_type, traveler, regions, app_name, health_authority_id, exposure_keys, interval_numbers, interval_counts, transmission_risks, days_since_onset, created_at, revised_keys, revised_transmission_risks, revised_days_since_onset, base, counted, hour, shard, platform, publish, teks, revisions, oldest_bucket, oldest_tek_days, onset_bucket, onset_age_days, missing_onset, profiled, day, profile_keys, profile_oldest_days, marginal_whats, marginal_values, marginal_counts)^
 -- Round trip 2: all keys of an upload, whatever their number, and its counters (P1). Gives how many keys were inserted
@@ -32,7 +32,8 @@ WITH inserted AS (
     INSERT INTO exposure (exposure_key, interval_number, interval_count, transmission_risk, days_since_onset,
                           report_type, traveler, regions, created_at, app_name, health_authority_id)
     SELECT exposure_key, interval_number, interval_count, transmission_risk, days_since_onset,
-           :report_type::report_type, :traveler, :regions, created_at, :app_name, :health_authority_id::bigint
+           :report_type::report_type, :traveler::boolean, :regions::text[], created_at, :app_name::text,
+           :health_authority_id::bigint
       FROM unnest(:exposure_keys::bytea[], :interval_numbers::integer[], :interval_counts::smallint[],
                   :transmission_risks::smallint[], :days_since_onset::smallint[], :created_at::timestamptz[])
            AS sent (exposure_key, interval_number, interval_count, transmission_risk, days_since_onset, created_at)

@@ -5,7 +5,7 @@ INSERT INTO file (batch_id, number, feed_id, starts_at, ends_at, keys, revised_k
 VALUES (:batch_id, :number, :feed_id, :starts_at, :ends_at, :keys, :revised_keys, :export_sha256);
 
 -- name: of_batch(batch_id)
-SELECT number, starts_at, ends_at, keys, revised_keys, export_sha256, name, zip_sha256, zip_bytes, status
+SELECT number, starts_at, ends_at, keys, revised_keys, export_sha256, name, zip_sha256, zip_bytes, status, confirmed_at
   FROM file
  WHERE batch_id = :batch_id
  ORDER BY number;
@@ -73,3 +73,39 @@ UPDATE feed
    SET index_sha256 = :sha256
  WHERE id = :feed_id AND index_sha256 IS DISTINCT FROM :sha256
 RETURNING id;
+
+-- name: begin_withdrawal(batch_id)!
+-- B5: the lines leave the index.
+UPDATE file
+   SET status = 'withdrawing', left_index_at = keyserver_now()
+ WHERE batch_id = :batch_id AND status = 'released';
+
+-- name: end_withdrawal(batch_id)!
+-- B5: their objects have left the store; so have those of lines that had expired before.
+UPDATE file
+   SET status = CASE status WHEN 'withdrawing' THEN 'withdrawn' ELSE 'deleted' END
+ WHERE batch_id = :batch_id AND status IN ('withdrawing', 'expired');
+
+-- name: unlisted(since)
+-- What may lie in the store though no index lists it or ever will: put by a release whose run lost the batch meanwhile.
+-- A batch that may still be released is not among them.
+SELECT name
+  FROM file
+  JOIN batch ON batch.id = batch_id
+ WHERE name IS NOT NULL AND batch.status IN ('held', 'rejected', 'replaced', 'withdrawn')
+   AND batch.starts_at > keyserver_now() - :since::interval
+ ORDER BY name;
+
+-- name: unconfirmed()
+-- The batches of released files that nobody has yet fetched as a phone does, in the order of the indexes.
+SELECT batch_id
+  FROM file
+ WHERE status = 'released' AND confirmed_at IS NULL
+ GROUP BY batch_id
+ ORDER BY min(feed_id), min(release_no);
+
+-- name: confirm(batch_id, number)$
+UPDATE file
+   SET confirmed_at = keyserver_now()
+ WHERE batch_id = :batch_id AND number = :number AND status = 'released' AND confirmed_at IS NULL
+RETURNING number;

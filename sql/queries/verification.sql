@@ -95,6 +95,24 @@ RETURNING id;
 -- name: realm_id(name)$
 SELECT id FROM verification_realm WHERE name = :name;
 
+-- name: lock_realm(name)^
+SELECT id, name, code_digits, code_lifetime, long_code_length, long_code_lifetime, test_types, date_required,
+       certificate_issuer, certificate_audience, certificate_kid, certificate_lifetime, certificate_key, token_key,
+       user_report, user_report_webhook, user_report_again, requests_per_minute, wrong_codes_per_hour, codes_per_day
+  FROM verification_realm
+ WHERE name = :name
+   FOR UPDATE;
+
+-- name: update_realm(id, code_digits, code_lifetime, long_code_length, long_code_lifetime, test_types, date_required, certificate_lifetime, user_report, user_report_webhook, user_report_again, requests_per_minute, wrong_codes_per_hour, codes_per_day)!
+UPDATE verification_realm
+   SET code_digits = :code_digits, code_lifetime = :code_lifetime, long_code_length = :long_code_length,
+       long_code_lifetime = :long_code_lifetime, test_types = :test_types, date_required = :date_required,
+       certificate_lifetime = :certificate_lifetime, user_report = :user_report,
+       user_report_webhook = :user_report_webhook, user_report_again = :user_report_again,
+       requests_per_minute = :requests_per_minute, wrong_codes_per_hour = :wrong_codes_per_hour,
+       codes_per_day = :codes_per_day
+ WHERE id = :id;
+
 -- name: add_api_key(realm_id, name, kind, key_mac)$
 INSERT INTO verification_api_key (realm_id, name, kind, key_mac, created_at)
 VALUES (:realm_id, :name, :kind, :key_mac, keyserver_now())

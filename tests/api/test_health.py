@@ -7,15 +7,17 @@ from flask import Flask
 
 from api import create_app, health
 from api.problems import problem
-from keyserver.errors import ConfigurationError
+from keyserver.errors import ConfigurationError, RemoteError
+from keyserver.providers import keywrap
 from keyserver.settings import Settings
 from keyserver.store.readiness import newest_schema
-from tests.uploads import api_settings
+from tests.uploads import add_revision_key, api_settings
 
 
 @pytest.fixture
-def client(test_database):
-    return create_app(api_settings(), test_database.database("api"), settable_clock=True).test_client()
+def client(test_database, tmp_path):
+    add_revision_key(test_database.url("keyserver_pipeline"), tmp_path)
+    return create_app(api_settings(tmp_path), test_database.database("api"), settable_clock=True).test_client()
 
 
 @pytest.fixture
@@ -34,8 +36,9 @@ def test_a_database_that_answers(client, path, status):
     assert client.post(path).status_code == 405
 
 
-def test_t1_a_database_whose_clock_can_be_set_is_refused(test_database, caplog):
-    client = create_app(api_settings(), test_database.database("api")).test_client()
+def test_t1_a_database_whose_clock_can_be_set_is_refused(test_database, tmp_path, caplog):
+    add_revision_key(test_database.url("keyserver_pipeline"), tmp_path)
+    client = create_app(api_settings(tmp_path), test_database.database("api")).test_client()
     assert client.get("/health").status_code == 200
     assert client.get("/ready").status_code == 503
     assert "clock can be set" in caplog.text
@@ -79,17 +82,41 @@ def test_t1_the_clocks_of_host_and_database_agree(real_database, seconds, status
     assert ("differ by more than a minute" in caplog.text) == (status == 503)
 
 
-@pytest.mark.parametrize(("missing", "status"), [(None, 200), ("no revision key is effective", 503)])
+@pytest.mark.parametrize(("missing", "status"), [(None, 200), ("a thing is missing", 503)])
 def test_ready_asks_for_what_else_is_needed(real_database, caplog, missing, status):
     asked = []
 
-    def also(connection):
-        asked.append(connection)
-        return missing
+    def also():
+        asked.append(True)
+        if missing:
+            raise RemoteError(missing)
 
     assert ready(real_database, also=also) == status
     assert len(asked) == 1
-    assert ("no revision key" in caplog.text) == (status == 503)
+    assert ("a thing is missing" in caplog.text) == (status == 503)
+
+
+def test_ready_wants_a_revision_key_that_can_be_used(test_database, tmp_path, caplog):
+    """As uploads do: the first key makes it ready at once; one that this process cannot unwrap is none."""
+    url = test_database.url("keyserver_pipeline")
+
+    def asked(folder) -> int:
+        app = create_app(api_settings(folder), test_database.database("api"), settable_clock=True)
+        return app.test_client().get("/ready").status_code
+
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    keywrap.generate(f"file://{elsewhere}")
+    client = create_app(api_settings(tmp_path), test_database.database("api"), settable_clock=True).test_client()
+    assert client.get("/ready").status_code == 503
+    assert "there is no revision key that can be used: `keyserver keys rotate` makes one" in caplog.text
+    assert client.get("/health").status_code == 200
+    add_revision_key(url, tmp_path)
+    assert client.get("/ready").status_code == 200
+    assert asked(elsewhere) == 503
+    with test_database.admin() as connection:
+        connection.execute("UPDATE revision_key SET allowed = false")
+    assert asked(tmp_path) == 503
 
 
 def ready(database, **given) -> int:

@@ -11,8 +11,10 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from api import create_app
-from api.openapi import PATHS, document
+from api.openapi import Contract, publish, verification
 from tests.uploads import add_revision_key, api_settings, authorise, keys, request
+
+BOTH = pytest.mark.parametrize("contract", [publish.CONTRACT, verification.CONTRACT], ids=lambda each: each.title)
 
 
 @pytest.fixture
@@ -53,35 +55,41 @@ def check(described: dict, path: str, answer) -> None:
         validator(described, header["schema"]).validate(value)
 
 
-def test_every_route_is_described_and_nothing_else(app, client):
-    described = client.get("/openapi.json").get_json()
-    routes = {
-        (rule.rule, method.lower())
+def routes(app) -> set[tuple[str, str]]:
+    """Path and method of everything that this application answers, in the form of the document."""
+    return {
+        (rule.rule.replace("<", "{").replace(">", "}"), method.lower())
         for rule in app.url_map.iter_rules()
         for method in rule.methods - {"HEAD", "OPTIONS"}
     }
-    assert {(path, method) for path, methods in described["paths"].items() for method in methods} == routes
+
+
+def test_every_route_is_described_and_nothing_else(app, client):
+    described = client.get("/openapi.json").get_json()
+    assert {(path, method) for path, methods in described["paths"].items() for method in methods} == routes(app)
 
 
 def test_what_is_served_is_the_document(client):
     answer = client.get("/openapi.json")
     described = answer.get_json()
     assert (answer.content_type, described["openapi"]) == ("application/json", "3.1.0")
-    assert described == json.loads(json.dumps(document(described["paths"])))
+    assert described == json.loads(json.dumps(publish.CONTRACT.document(described["paths"])))
 
 
-def test_schemas_are_schemas_and_references_lead_somewhere():
-    described = document()
+@BOTH
+def test_schemas_are_schemas_and_references_lead_somewhere(contract: Contract):
+    described = contract.document()
     for schema in described["components"]["schemas"].values():
         Draft202012Validator.check_schema(schema)
     for reference in re.findall(r'"\$ref": "#/components/schemas/(\w+)"', json.dumps(described)):
         assert reference in described["components"]["schemas"]
 
 
-def test_examples_validate():
-    described = document()
+@BOTH
+def test_examples_validate(contract: Contract):
+    described = contract.document()
     checked = 0
-    for methods in PATHS.values():
+    for methods in contract.paths.values():
         for operation in methods.values():
             contents = [operation.get("requestBody", {}), *operation["responses"].values()]
             for media in [media for part in contents for media in part.get("content", {}).values()]:
@@ -103,7 +111,7 @@ def test_examples_validate():
 )
 def test_the_request_s_schema_refuses_what_the_server_refuses(client, wrong):
     schema = {"$ref": "#/components/schemas/PublishRequest"}
-    assert not validator(document(), schema).is_valid(wrong)
+    assert not validator(publish.CONTRACT.document(), schema).is_valid(wrong)
     assert client.post("/v1/publish", json=wrong).status_code == 400
 
 
@@ -136,7 +144,7 @@ def test_answers_are_as_promised(client, now):
 
 
 def test_503_and_429_are_as_promised(test_database):
-    described = document()
+    described = publish.CONTRACT.document()
     unreachable = api_settings(urls={"api": "postgresql://api@/none?host=/nonexistent"})
     away = create_app(unreachable).test_client()
     for path in ("/health", "/ready"):

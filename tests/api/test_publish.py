@@ -260,9 +260,7 @@ def test_uploads_that_are_refused_store_nothing(client, now, stored, caplog, cas
     assert set(told) == {"error", "code"}
     assert stored() == 0
     # The log has the code and nothing of the upload.
-    assert [record.getMessage() for record in caplog.records if record.name.startswith("api")] == [
-        f"upload refused: {code}"
-    ]
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("api")] == [f"refused: {code}"]
 
 
 def test_no_two_of_these_refusals_say_the_same(client, now):

@@ -30,7 +30,8 @@ from schemathesis.specs.openapi.checks import (
 
 from api import create_app
 from api.chaff import HEADER
-from api.openapi import PATHS
+from api.openapi import Contract, publish, verification
+from tests.realms import living
 from tests.uploads import add_revision_key, api_settings, authorise
 
 OF_ANY = [
@@ -66,10 +67,12 @@ def stored(test_database) -> Callable[[], int]:
     return count
 
 
-@pytest.mark.parametrize(
-    ("method", "path"), [(method.upper(), path) for path, methods in PATHS.items() for method in methods]
-)
-def test_answers_are_those_of_the_document(app, stored, method, path):
+def operations(contract: Contract) -> list[tuple[str, str]]:
+    return [(method.upper(), path) for path, methods in contract.paths.items() for method in methods]
+
+
+def answered(app: Flask, method: str, path: str, api_key: str = "") -> set[int]:
+    """Send what schemathesis makes of an operation, and return the statuses; each answer is as the document says."""
     described = schemathesis.openapi.from_wsgi("/openapi.json", app)
     operation = described[path][method]
     statuses = set()
@@ -81,13 +84,36 @@ def test_answers_are_those_of_the_document(app, stored, method, path):
         database=None,
         suppress_health_check=list(HealthCheck),
     )
-    @given(case=st.one_of(*(operation.as_strategy(mode) for mode in GenerationMode)))
-    def holds(case):
+    @given(case=st.one_of(*(operation.as_strategy(mode) for mode in GenerationMode)), known=st.booleans())
+    def holds(case, known):
+        if api_key and known:
+            case.headers["X-API-Key"] = api_key
         answer = case.call()
         statuses.add(answer.status_code)
         case.validate_response(answer, checks=OF_ANY if HEADER in case.headers else OF_REAL)
 
     holds()
+    return statuses
+
+
+@pytest.mark.parametrize(("method", "path"), operations(publish.CONTRACT))
+def test_answers_are_those_of_the_document(app, stored, method, path):
+    statuses = answered(app, method, path)
     assert max(statuses) < 500
     assert 200 in statuses  # for requests that post, by chaff
     assert stored() == 0  # nobody certified any of them
+
+
+@pytest.mark.parametrize(("method", "path"), operations(verification.CONTRACT))
+def test_the_verification_service_answers_as_its_document_says(test_database, tmp_path, method, path):
+    """With a good API key each second time; what codes or tokens there are, nobody guesses."""
+    with living(test_database, tmp_path) as world:
+        world.set(requests_per_minute=10_000, wrong_codes_per_hour=10_000)
+        phones = path in {"/api/verify", "/api/certificate", "/api/user-report"}
+        statuses = answered(world.app, method, path, world.device if phones else world.admin)
+        assert max(statuses) < 500
+        if phones or (method == "GET" and "{" not in path):
+            assert 200 in statuses  # phones' by chaff
+        if method == "POST":
+            assert 401 in statuses
+        assert world.fetch("SELECT 1 FROM verification_token") == []

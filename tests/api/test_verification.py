@@ -511,7 +511,19 @@ def test_chaff_after_the_api_key_and_before_the_limit(world, path):
         answer = world.post(path, b"no json", X_Chaff=value)
         assert answer.status_code == 200
         assert answer.get_json().keys() == {"padding"}
-    assert world.fetch("SELECT 1 FROM verification_rate") == []
+        assert answer.headers["X-RateLimit-Remaining"] == "1"
+    assert world.post(path, {}).status_code == 400  # the first that is counted
+    assert world.post(path, b"", X_Chaff="1").headers["X-RateLimit-Remaining"] == "0"
+
+
+def test_e1_chaff_and_a_real_success_have_the_same_headers(world):
+    code = world.issue()["code"]
+    real, pretended = world.post("/api/verify", {"code": code}), world.post("/api/verify", {}, X_Chaff="1")
+    assert [name for name, _ in real.headers] == [name for name, _ in pretended.headers]
+    of_one_length = [name for name, _ in real.headers if name != "Content-Length"]
+    assert [len(real.headers[name]) for name in of_one_length] == [
+        len(pretended.headers[name]) for name in of_one_length
+    ]
 
 
 def test_lengths_tell_nothing(world):

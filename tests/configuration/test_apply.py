@@ -12,6 +12,7 @@ from keyserver.audit import Actor
 from keyserver.configuration.apply import apply
 from keyserver.configuration.load import load
 from keyserver.errors import ConfigurationError, RemoteError, StoreError
+from keyserver.keys import exportkeys
 from keyserver.runtime import Runtime
 from keyserver.store import declared
 from keyserver.store.database import Database
@@ -227,6 +228,26 @@ def test_a_feed_with_a_batch_keeps_its_beginning(runtime, test_database, site, s
     assert stored(runtime).feeds_with_batches == {"north"}
     with pytest.raises(ConfigurationError, match="the feed has batches already"):
         apply(runtime, site.write(("2026-03-01", "2026-03-02")))
+
+
+def test_what_was_revoked_is_not_brought_back(runtime, test_database, site):
+    apply(runtime, site.write())
+    site.new_key("north-2.pem")
+    second_key = """\
+  - name: north-2
+    key_id: "310"
+    key_version: v2
+    public_key_file: north-2.pem
+    active_from: 2026-03-01T00:00:00Z
+feeds:"""
+    second = ("feeds:", second_key)
+    exportkeys.revoke(runtime, "north-1", "stolen")
+    with pytest.raises(ConfigurationError, match="north-1 was revoked, and stays so: name another"):
+        apply(runtime, site.write(second, ("[north-1]", "[north-1, north-2]")))
+    later = ("active_from: 2026-01-01", "active_from: 2026-02-01")
+    assert len(apply(runtime, site.write(second, later, ("[north-1]", "[north-2]")))) == 3
+    assert stored(runtime).revoked_keys == {"north-1"}
+    assert [key.revoked_at is None for key in exportkeys.status(runtime).keys] == [True, False]
 
 
 def test_thru_is_judged_after_a_closing_that_came_first(runtime, test_database, site, start):

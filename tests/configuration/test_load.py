@@ -58,6 +58,7 @@ def test_names_are_normalised_and_defaults_filled_in(site):
     assert feed.exclude_regions == ()
     assert feed.travelers == "by-region"
     assert (feed.max_keys, feed.padding_minimum, feed.padding_spread) == (500_000, 1000, 100)
+    assert not feed.padding_empty
     assert (feed.development, feed.paused, feed.active_thru) == (False, False, None)
     assert feed.active_from == datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -281,11 +282,21 @@ def test_the_hash_is_of_the_content_only(site):
         ('key_id: "310"', "key_id: a b", "site.yaml:16: signing_keys[0].key_id: must be at most 100 of letters"),
         ("period: 4h", "max_keys: '5'\n    period: 4h", "site.yaml:24: feeds[0].max_keys: must be a whole number"),
         ("period: 4h", "max_keys: 0\n    period: 4h", "site.yaml:24: feeds[0].max_keys: must be greater than or equal"),
+        (
+            "period: 4h",
+            "max_keys: 750001\n    period: 4h",
+            "site.yaml:24: feeds[0].max_keys: must be less than or equal",
+        ),
         ("period: 4h", "max_keys: true\n    period: 4h", "site.yaml:24: feeds[0].max_keys: must be a whole number"),
         ("period: 4h", "max_keys: 99999999999999999999\n    period: 4h", "site.yaml:24: feeds[0].max_keys: YAML reads"),
         ("period: 4h", "paused: 1\n    period: 4h", "site.yaml:24: feeds[0].paused: must be true or false"),
         ("period: 4h", "padding: 3\n    period: 4h", "site.yaml:24: feeds[0].padding: must be a mapping"),
         ("period: 4h", "padding: {minimum: 3}\n    period: 4h", "site.yaml:24: feeds[0].padding.spread: is missing"),
+        (
+            "period: 4h",
+            "padding: {minimum: 0, spread: 100, empty: true}\n    period: 4h",
+            "site.yaml:24: feeds[0].padding: minimum is 0, so an empty batch would stay empty",
+        ),
         (
             "period: 4h",
             "travelers: none\n    period: 4h",
@@ -302,6 +313,16 @@ def test_the_hash_is_of_the_content_only(site):
             "[north-1]",
             "[north-2]",
             "site.yaml:26: feeds[0].signing_keys[0]: north-2 is not declared under signing_keys",
+        ),
+        (
+            "key_version: v1",
+            "key_version: v1\n    purpose: transparency",
+            "site.yaml:27: feeds[0].signing_keys[0]: north-1 signs the public logs, and no files: name another",
+        ),
+        (
+            "key_version: v1",
+            "key_version: v1\n    purpose: both",
+            "site.yaml:18: signing_keys[0].purpose: must be 'export' or 'transparency'",
         ),
         (
             "    health_authorities: [org.example.north]",
@@ -470,6 +491,10 @@ DAILY = """\
         ("1h", DAILY.replace("24h", "24h\n    exclude_regions: [SE]"), False),
         ("1h", DAILY.replace("24h", "24h\n    input_regions: [SE]"), False),
         ("1h", DAILY.replace("24h", "24h\n    development: true"), False),
+        ("1h", DAILY.replace("24h", "24h\n    thru: 2026-06-01T00:00:00Z"), False),
+        ("1h\n    thru: 2026-06-02T00:00:00Z", DAILY.replace("24h", "24h\n    thru: 2026-06-01T00:00:00Z"), False),
+        ("1h\n    thru: 2026-06-01T00:00:00Z", DAILY.replace("24h", "24h\n    thru: 2026-06-01T00:00:00Z"), True),
+        ("1h\n    thru: 2026-06-01T00:00:00Z", DAILY, True),
         ("1m\n    development: true", "", True),
     ],
 )

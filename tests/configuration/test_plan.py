@@ -65,9 +65,10 @@ def test_each_difference_is_told_with_the_names_of_the_document(site):
             ),
             ('[se, "no"]', '["NO"]'),
             ("active_from: 2026-01-01T00:00:00Z", "active_from: 2026-02-01T00:00:00Z"),
+            ('output_region: "NO"', 'output_region: "NO"\n    exclude_regions: [DE]'),
             (
                 "period: 4h",
-                "period: 6h\n    padding: {minimum: 5, spread: 100}\n    paused: true\n    exclude_regions: [DE]",
+                "period: 6h\n    padding: {minimum: 5, spread: 100, empty: true}\n    paused: true",
             ),
         )
     )
@@ -89,7 +90,7 @@ def test_each_difference_is_told_with_the_names_of_the_document(site):
             "feed_changed",
             (
                 "Feed north changes: exclude_regions from none to DE; period from 4h to 6h;"
-                " padding.minimum from 1000 to 5; paused from false to true."
+                " padding.minimum from 1000 to 5; padding.empty from false to true; paused from false to true."
             ),
         ),
     ]
@@ -271,6 +272,30 @@ def test_what_phones_know_stays(site, old, new, expected):
     assert refusal(load(site.write((old, new))), state).startswith(expected)
 
 
+LOG_KEY = """\
+  - name: log-1
+    key_id: '310'
+    key_version: log1
+    public_key_file: north-1.pem
+    active_from: 2026-01-01T00:00:00Z
+    purpose: transparency
+feeds:"""
+
+
+def test_a_key_of_the_public_logs_is_told_as_such_and_stays_one(site):
+    """Rule A3: it never signs a file, and no export key ever signs a log."""
+    before = load(site.write())
+    after = load(site.write(("feeds:", LOG_KEY)))
+    assert told(plan(after, stored(before))) == [
+        (
+            "signing_key_added",
+            "Signing key log-1 is added: it signs the public logs, active from 2026-01-01T00:00:00Z.",
+        )
+    ]
+    export = load(site.write(("feeds:", LOG_KEY), ("    purpose: transparency\n", "")))
+    assert "signing_keys[1].purpose: another purpose is stored for log-1, and stays" in refusal(export, stored(after))
+
+
 def test_a_name_cannot_change_without_notice(site):
     state = stored(load(site.write()))
     renamed = load(
@@ -379,6 +404,75 @@ def test_an_ended_feed_needs_no_active_signing_key(site):
         )
     )
     assert plan(configuration, stored(configuration)) == []
+
+
+def two_keys(site, *replacements: tuple[str, str]) -> Configuration:
+    """A second key for the feed, active from April on."""
+    if not (site.folder / "north-2.pem").exists():
+        site.new_key("north-2.pem")
+    second = (
+        "  - name: north-2\n    key_id: '310'\n    key_version: v2\n    public_key_file: north-2.pem\n"
+        "    active_from: 2026-04-01T00:00:00Z\nfeeds:"
+    )
+    return load(site.write(("feeds:", second), ("[north-1]", "[north-1, north-2]"), *replacements))
+
+
+FIRST_FROM = "active_from: 2026-01-01T00:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("thru", "warning"),
+    [
+        ("2026-04-01T00:00:00Z", ""),
+        ("2026-05-01T00:00:00Z", ""),
+        ("2026-03-31T23:59:59Z", " WARNING: feed north has no signing key from 2026-03-31T23:59:59Z on."),
+    ],
+)
+def test_a_key_that_ends_before_the_next_begins_is_warned_of(site, thru, warning):
+    """B17: batches that end in between would be held."""
+    before = stored(two_keys(site))
+    after = two_keys(site, (FIRST_FROM, f"{FIRST_FROM}\n    active_thru: {thru}"))
+    assert told(plan(after, before)) == [
+        ("signing_key_changed", f"Signing key north-1 changes: active_thru from open to {thru}.{warning}")
+    ]
+
+
+def test_a_feed_with_a_gap_is_warned_of_when_it_is_touched(site):
+    ending_key = (FIRST_FROM, f"{FIRST_FROM}\n    active_thru: 2026-03-20T00:00:00Z")
+    *_, feed_added = plan(load(site.write(ending_key)), EMPTY)
+    assert feed_added.sentence.endswith(" WARNING: feed north has no signing key from 2026-03-20T00:00:00Z on.")
+    changed = load(site.write(ending_key, ("period: 4h", "period: 6h")))
+    (change,) = plan(changed, stored(load(site.write(ending_key))))
+    assert change.sentence.endswith(" WARNING: feed north has no signing key from 2026-03-20T00:00:00Z on.")
+    until = load(site.write(ending_key, ("period: 4h", "period: 6h\n    thru: 2026-03-20T00:00:00Z")))
+    assert "WARNING" not in told(plan(until, stored(load(site.write(ending_key)))))[0][1]
+
+
+def test_a_revoked_key_stays_revoked_and_a_feed_must_name_another(site):
+    state = stored(two_keys(site), revoked_keys=frozenset({"north-1"}))
+    both = two_keys(site, ("2026-04-01", "2026-03-01"))
+    assert refusal(both, state) == (
+        "site.yaml:31: feeds[0].signing_keys: north-1 was revoked, and stays so: name another"
+    )
+    other = two_keys(site, ("2026-04-01", "2026-03-01"), ("[north-1, north-2]", "[north-2]"))
+    assert [kind for kind, _ in told(plan(other, state))] == ["signing_key_changed", "feed_changed"]
+
+
+def test_a_revoked_key_does_not_count_as_active(site):
+    state = stored(two_keys(site), revoked_keys=frozenset({"north-1"}))
+    later = two_keys(site, ("[north-1, north-2]", "[north-2]"))
+    assert refusal(later, state) == (
+        "site.yaml:31: feeds[0].signing_keys: none of them is active on 2026-03-02T10:00:30Z"
+    )
+
+
+def test_new_times_of_a_revoked_key_do_not_bring_it_back(site):
+    named = (("[north-1, north-2]", "[north-2]"), ("2026-04-01", "2026-03-01"))
+    state = stored(two_keys(site, *named), revoked_keys=frozenset({"north-1"}))
+    after = two_keys(site, *named, (FIRST_FROM, f"{FIRST_FROM}\n    active_thru: 2027-01-01T00:00:00Z"))
+    assert [sentence for _, sentence in told(plan(after, state))] == [
+        "Signing key north-1 changes: active_thru from open to 2027-01-01T00:00:00Z. It was revoked, and stays so."
+    ]
 
 
 def test_all_refusals_are_told_at_once(site):

@@ -13,7 +13,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 PROJECT = Path(__file__).parents[2]
-KNOWN_TAGS = {"export", "every minute", "keys", "every hour"}
+KNOWN_TAGS = {"export", "every minute", "keys", "every hour", "by hand"}
 
 
 @pytest.fixture(scope="session")
@@ -83,13 +83,24 @@ def test_the_export_runs_its_steps_in_their_order(facts):
     assert tasks["claim_due"]["upstream"] == ["close_windows"]
     assert tasks["claim_due"]["trigger_rule"] == "all_done"
     assert tasks["rewrite_windows"]["upstream"] == ["close_windows"]
-    assert tasks["finish"]["is_teardown"]
+    for last in ("confirm", "finish", "publish_log"):
+        assert tasks[last]["is_teardown"]
+        assert tasks[last]["upstream"] == ["export_batch.index"]
 
 
-def test_only_the_signing_task_asks_for_the_signing_connection():
+def test_a_withdrawal_is_described_approved_and_then_done_in_two_steps(facts):
+    tasks = facts["dags"]["withdraw_release"]["tasks"]
+    order = ["describe", "approve", "withdraw", "finish", "settle_keys"]
+    assert [tasks[name]["upstream"] for name in order] == [[], *([name] for name in order[:-1])]
+    assert all(task["trigger_rule"] == "all_success" for task in tasks.values())
+
+
+def test_only_the_signing_tasks_ask_for_the_signing_connection():
+    """`sign` for files, and `publish_log` for the logs, whose key is another."""
     source = (PROJECT / "dags" / "export_keys.py").read_text(encoding="utf-8")
-    assert source.count("signer=True") == 1
+    assert source.count("signer=True") == 2
     assert "signer=True" in source[source.index("def sign(") : source.index("def verify(")]
+    assert "signer=True" in source[source.index("def publish_log(") : source.index("due = claim_due()")]
 
 
 def test_keys_are_rotated_by_tasks_of_which_none_waits_for_another(facts):

@@ -1,5 +1,7 @@
 """docker-compose.yaml and the Dockerfile, without an engine: the schema holds, and all that they name exists."""
 
+import ast
+import dataclasses
 import importlib
 import json
 import os
@@ -17,6 +19,7 @@ from honcho.environ import parse
 from jsonschema import Draft202012Validator
 from typer.testing import CliRunner
 
+from keyserver import settings
 from keyserver.settings import Settings
 
 PROJECT = Path(__file__).parents[2]
@@ -226,13 +229,70 @@ def test_every_secret_comes_from_the_environment_and_has_no_default() -> None:
                 assert not re.search(r"\$\{\w+:?-", value), (service, name)
 
 
-def test_the_example_environment_names_all_variables_and_holds_no_secret() -> None:
+def example_environment(mark: str = "") -> dict[str, str]:
+    """Return what the example sets; with the mark, what it only shows."""
     lines = (PROJECT / "deploy" / "compose.env.example").read_text().splitlines()
-    example = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    return dict(found.groups() for line in lines if (found := re.fullmatch(rf"{mark}([A-Z_]+)=(.*)", line)))
+
+
+def fields_read(*modules: str) -> set[str]:
+    """Return the settings, other than URLs, that these modules of the API ask for."""
+    fields = {each.name for each in dataclasses.fields(Settings)} - {"urls"} | {"revision_token_aad"}
+    return {
+        node.attr.replace("revision_token_aad", "revision_token_aad_or_none")
+        for module in modules
+        for node in ast.walk(ast.parse((PROJECT / "api" / module).read_text()))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+        if node.value.id in {"settings", "_SETTINGS"} and node.attr in fields
+    }
+
+
+# Whatever answers reads these; the modules of a service of its own besides.
+SHARED = ("gunicorn.conf.py", "edge.py", "answers.py", "chaff.py", "health.py")
+READING = {
+    "api": fields_read(*SHARED, "__init__.py", "publish.py", "stats.py", "attestation.py"),
+    "verification": fields_read(*SHARED, "verification.py"),
+    "migrate": {"window_minutes"},
+}
+VARIABLE_OF = {
+    **{name: variable for variable, (name, *_) in settings._INTEGERS.items()},
+    **{name: variable for variables in (settings._TEXTS, settings._FLAGS, settings._BASE64)
+       for variable, name in variables.items()},
+}  # fmt: skip
+
+
+def test_every_module_of_the_api_is_looked_at() -> None:
+    modules = {path.name for path in (PROJECT / "api").glob("*.py") if "settings: Settings" in path.read_text()}
+    assert modules <= {*SHARED, "__init__.py", "publish.py", "stats.py", "attestation.py", "verification.py"}
+
+
+def test_every_setting_is_read_by_a_service() -> None:
+    assert set.union(*READING.values()) == VARIABLE_OF.keys()
+
+
+@pytest.mark.parametrize("service", READING)
+def test_a_service_is_given_every_setting_that_it_reads_and_no_other(service: str) -> None:
+    given = {variable for variable in environments()[service] if variable in VARIABLE_OF.values()}
+    assert given == {VARIABLE_OF[name] for name in READING[service]}
+
+
+def test_the_limits_that_the_example_shows_are_those_of_the_code() -> None:
+    shown = {f"KEYSERVER_{name}": value for name, value in example_environment("#").items()}
+    assert Settings.from_environment(shown) == Settings()
+    empty = {
+        variable
+        for service in READING
+        for variable, value in environments()[service].items()
+        if re.fullmatch(r"\$\{\w+:-\}", value)
+    }
+    assert empty == shown.keys()
+
+
+def test_the_example_environment_names_all_variables_and_holds_no_secret() -> None:
     text = FILE.read_text()
-    assert set(re.findall(r"\$\{(\w+)", text)) == example.keys()
     required = set(re.findall(r"\$\{(\w+):\?", text))
-    assert {name for name, value in example.items() if not value} == required
+    assert {name for name, value in example_environment().items() if not value} == required
+    assert set(re.findall(r"\$\{(\w+)", text)) == example_environment().keys() | example_environment("#").keys()
 
 
 def test_each_service_has_only_what_its_work_needs() -> None:
@@ -242,8 +302,8 @@ def test_each_service_has_only_what_its_work_needs() -> None:
     }
     assert ours["api"] == {
         "KEYSERVER_API_DATABASE_URL", "KEYSERVER_API_BIND", "KEYSERVER_ATTESTATION_SECRET", "KEYSERVER_KEYWRAP_URL",
-        "KEYSERVER_REVISION_TOKEN_AAD", "KEYSERVER_SECRETS_URL", "KEYSERVER_METRICS_BIND", "KEYSERVER_MAINTENANCE_MODE",
-    }  # fmt: skip
+        "KEYSERVER_REVISION_TOKEN_AAD", "KEYSERVER_SECRETS_URL",
+    } | {VARIABLE_OF[name] for name in READING["api"]}  # fmt: skip
     for name in ("proxy", "cdn", "postgres", "airflow-apiserver", "airflow-dag-processor", "airflow-triggerer"):
         assert ours[name] == set(), name
     holders = {
@@ -259,7 +319,7 @@ def test_each_service_has_only_what_its_work_needs() -> None:
     assert ours["verification"] == {
         "KEYSERVER_VERIFICATION_DATABASE_URL", "KEYSERVER_VERIFICATION_SIGNER_URL", "KEYSERVER_VERIFICATION_SECRET",
         "KEYSERVER_API_BIND",
-    }  # fmt: skip
+    } | {VARIABLE_OF[name] for name in READING["verification"]}  # fmt: skip
     assert [name for name, variables in ours.items() if "KEYSERVER_ADMIN_DATABASE_URL" in variables] == ["migrate"]
     assert [n for n, variables in ours.items() if "AIRFLOW_CONN_KEYSERVER_SIGNER" in variables] == ["airflow-scheduler"]
 

@@ -4,6 +4,7 @@ import re
 from importlib.metadata import version
 from pathlib import Path
 
+from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -17,10 +18,14 @@ def asked() -> dict[str, Requirement]:
 
 
 def locked() -> dict[str, tuple[str, bool]]:
-    """Of each locked distribution its version, and whether requirements.in asks for it."""
+    """Of each locked distribution its version for this Python, and whether requirements.in asks for it."""
     text = (PROJECT / "requirements.txt").read_text()
-    blocks = re.findall(r"^([a-z0-9.-]+)==(\S+)(.*(?:\n[ ].*)*)", text, re.MULTILINE)
-    return {name: (pinned, "-r requirements.in" in rest) for name, pinned, rest in blocks}
+    blocks = re.findall(r"^([a-z0-9.-]+)==(\S+)(?: ; (.*?))?( \\(?:\n[ ].*)*)", text, re.MULTILINE)
+    return {
+        name: (pinned, "-r requirements.in" in rest)
+        for name, pinned, marker, rest in blocks
+        if not marker or Marker(marker).evaluate()
+    }
 
 
 def test_every_requirement_is_locked_at_a_version_it_allows() -> None:

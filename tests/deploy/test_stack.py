@@ -497,6 +497,19 @@ def test_an_index_is_asked_for_each_time(served: httpx.Client, published: Path) 
     assert (changed.status_code, changed.text) == (200, "r1/a.zip\nr1/d.zip")
 
 
+def test_a_log_is_asked_for_each_time_and_nothing_beside_it_is_there(served: httpx.Client, published: Path) -> None:
+    (published / "r1" / "log").mkdir()
+    for name in ("index.txt", "2026-03-02.txt", "secret.txt", ".2026-03-02.txt"):
+        (published / "r1" / "log" / name).write_text(name)
+    for name in ("index.txt", "2026-03-02.txt"):
+        answer = served.get(f"/r1/log/{name}")
+        assert (answer.status_code, answer.text) == (200, name)
+        assert answer.headers["content-type"] == "text/plain"
+        assert answer.headers["cache-control"] == "no-cache, max-age=0"
+    for name in ("secret.txt", ".2026-03-02.txt"):
+        assert served.get(f"/r1/log/{name}").status_code == 404
+
+
 def test_a_file_may_be_kept_for_a_day(served: httpx.Client) -> None:
     answer = served.get("/r1/a.zip")
     assert (answer.status_code, answer.content) == (200, b"PK")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import socket
 import threading
 import time
@@ -89,17 +90,21 @@ def trusted(signing_key):
 
 @pytest.fixture(scope="session")
 def make_file(signing_key) -> Callable[..., bytes]:
-    """A function that makes the zip of a signed file; keys are dicts of the schema's field names."""
+    """A function that makes the zip of a signed file; keys are dicts of the schema's field names.
+
+    Files have spans of their own, as those of one index must; all end after the tests' phones were used.
+    """
     messages = _messages()
+    starts = itertools.count(1_720_000_000, 3600)
 
     def make(
         keys: Iterable[dict[str, Any]] = (),
         revised_keys: Iterable[dict[str, Any]] = (),
         *,
-        start: int = 1_700_000_000,
-        end: int = 1_700_003_600,
+        start: int | None = None,
         signers: Signers = (("310", "v1", signing_key),),
     ) -> bytes:
+        start = start or next(starts)
         infos = [
             {
                 "verification_key_version": version,
@@ -110,7 +115,7 @@ def make_file(signing_key) -> Callable[..., bytes]:
         ]
         export = messages["TemporaryExposureKeyExport"](
             start_timestamp=start,
-            end_timestamp=end,
+            end_timestamp=start + 3600,
             region="US",
             batch_num=1,
             batch_size=1,

@@ -3,42 +3,29 @@ from __future__ import annotations
 import hashlib
 import io
 import struct
+import tracemalloc
 import zipfile
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keyserver.device.exportreader import DiagnosisKey, SignatureInfo, read, verify
+from keyserver.device.exportreader import (
+    DiagnosisKey,
+    SignatureInfo,
+    demand_distinct,
+    read,
+    verify,
+    verify_by,
+)
 from keyserver.errors import ConfigurationError, FormatError, KeyserverError, VerificationError
+from tests.vectors.export_files import HEADER, OID, data, fixed64, number
 
-# An encoder of our own, so that flaws can be written down that no library would write.
+# Encoded byte by byte, so that flaws can be written down that no library would write.
 
-HEADER = b"EK Export v1    "
-OID = b"1.2.840.10045.4.3.2"
 DER = bytes.fromhex("3006020101020101")
-
-
-def varint(value: int) -> bytes:
-    head = b""
-    while value > 0x7F:
-        head += bytes([value & 0x7F | 0x80])
-        value >>= 7
-    return head + bytes([value])
-
-
-def number(field: int, value: int) -> bytes:
-    return varint(field << 3) + varint(value)
-
-
-def fixed64(field: int, value: int) -> bytes:
-    return varint(field << 3 | 1) + value.to_bytes(8, "little")
-
-
-def data(field: int, value: bytes) -> bytes:
-    return varint(field << 3 | 2) + varint(len(value)) + value
 
 
 def info(version: bytes = b"v1", key_id: bytes = b"310", oid: bytes = OID) -> bytes:
@@ -169,7 +156,7 @@ def test_a_file_of_googles_library_is_read_and_verified(make_file, trusted):
     rich = {
         "key_data": b"r" * 16,
         "transmission_risk_level": 8,
-        "rolling_start_interval_number": 2**31 - 1,
+        "rolling_start_interval_number": 2_866_666,
         "rolling_period": 1,
         "report_type": 3,
         "days_since_onset_of_symptoms": -14,
@@ -178,7 +165,7 @@ def test_a_file_of_googles_library_is_read_and_verified(make_file, trusted):
     file = verify(make_file([*keys, rich], [revoked]), trusted)
     assert len(file.keys) == 201
     assert file.keys[3] == DiagnosisKey(b"\x03" * 16, 2_833_200, 144, 0, None, None)
-    assert file.keys[-1] == DiagnosisKey(b"r" * 16, 2**31 - 1, 1, 8, 3, -14)
+    assert file.keys[-1] == DiagnosisKey(b"r" * 16, 2_866_666, 1, 8, 3, -14)
     assert file.revised_keys == (DiagnosisKey(b"x" * 16, 5, 144, 0, 5, None),)
 
 
@@ -288,7 +275,7 @@ FLAWS = {
     "a varint cut off": (archive(export(tail=b"\x42\x80")), "inside a varint"),
     "a varint in more bytes than needed": (archive(export(number=b"\x20\x81\x00")), "more bytes than it needs"),
     # keys
-    "a key of 15 bytes": (with_key(data(1, b"k" * 15) + number(3, 1)), "key 1 of keys does not begin"),
+    "a key of 15 bytes": (with_key(data(1, b"k" * 15) + number(3, 1)), "key 1 of keys: does not begin"),
     "a key of 17 bytes": (with_key(data(1, b"k" * 17)), "does not begin"),
     "no key data": (with_key(number(3, 1)), "does not begin"),
     "an empty key": (with_key(b""), "does not begin"),
@@ -309,6 +296,14 @@ FLAWS = {
     ),
     "onset 15": (with_key(KEY + number(6, 30)), "days since onset of 15"),
     "onset -15": (with_key(KEY + number(6, 29)), "days since onset of -15"),
+    "a key that starts when the file ends": (
+        with_key(data(1, b"k" * 16) + number(3, 2_833_340)),
+        "a key of keys starts after",
+    ),
+    "a revised key that starts after the file's end": (
+        archive(export(revised=data(8, data(1, b"k" * 16) + number(3, 2**31 - 1)))),
+        "a key of revised_keys starts after",
+    ),
     "a variant of concern": (with_key(KEY + number(8, 1)), "unknown field"),
     "a risk twice": (with_key(data(1, b"k" * 16) + number(2, 1) * 2), "field 2 twice"),
     "the second key is bad": (archive(export(keys=data(7, KEY) + data(7, KEY + number(4, 0)))), "key 2 of keys"),
@@ -316,7 +311,7 @@ FLAWS = {
     "no signatures": (archive(export(infos=b""), b""), "0 signature infos"),
     "an info without signature": (archive(export(infos=data(6, INFO) * 2)), "2 signature infos and 1 signatures"),
     "a signature without info": (archive(export(), signature() * 2), "1 signature infos and 2 signatures"),
-    "eleven signatures": (archive(export(infos=data(6, INFO) * 11), signature() * 11), "11 signature infos"),
+    "eleven signatures": (archive(export(infos=data(6, INFO) * 11), signature() * 11), "more than 10 signature infos"),
     "another key in export.sig": (archive(export(), signature(info(key_id=b"311"))), "names other signing keys"),
     "signatures in another order": (
         archive(
@@ -359,6 +354,23 @@ def test_a_bomb_is_stopped_at_the_limit():
         read(bomb, max_entry_size=1_000_000)
     with pytest.raises(FormatError, match="or more than 1000000 bytes"):
         read(archive(export(tail=bytes(2_000_000)), method=zipfile.ZIP_STORED), max_entry_size=1_000_000)
+
+
+def test_a_bomb_in_the_signatures_is_stopped_much_earlier():
+    with pytest.raises(FormatError, match="unpacks to more than 65536 bytes"):
+        read(archive(export(), bytes(65_537)))
+
+
+def test_many_empty_records_are_refused_at_the_first():
+    """They would take far more room as objects than in the file."""
+    tracemalloc.start()
+    try:
+        for field in (6, 7, 8):
+            with pytest.raises(FormatError, match=r"key 1 of|letters, digits"):
+                read(archive(export(infos=b"", keys=b"", revised=data(field, b"") * 1_000_000)))
+        assert tracemalloc.get_traced_memory()[1] < 16_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_an_entry_of_just_the_limit_is_read():
@@ -420,6 +432,32 @@ def test_ten_signatures_are_accepted(make_file, signing_key):
 def test_a_trusted_key_of_another_curve_is_a_fault_of_ours(make_file):
     with pytest.raises(ConfigurationError, match="P-256"):
         verify(make_file(), {("310", "v1"): ec.generate_private_key(ec.SECP384R1()).public_key()})
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_key_is_found_among_the_signatures_whatever_it_is_called(make_file, place):
+    signers = [("310", f"v{n}", ec.generate_private_key(ec.SECP256R1())) for n in range(2)]
+    file, info = verify_by(make_file(signers=signers), signers[place][2].public_key())
+    assert (info.key_id, info.key_version) == ("310", f"v{place}")
+    assert len(file.signatures) == 2
+
+
+def test_a_key_that_did_not_sign_is_not_found(make_file):
+    with pytest.raises(VerificationError, match="no signature by this key"):
+        verify_by(make_file(), ec.generate_private_key(ec.SECP256R1()).public_key())
+    with pytest.raises(ConfigurationError, match="P-256"):
+        verify_by(make_file(), ec.generate_private_key(ec.SECP384R1()).public_key())
+
+
+# Files of one index
+
+
+def test_files_of_one_index_have_spans_of_their_own():
+    start = datetime(2024, 5, 20, tzinfo=UTC)
+    spans = [(start, start + timedelta(seconds=n)) for n in (1, 2)] + [(start + timedelta(seconds=1),) * 2]
+    demand_distinct(spans)
+    with pytest.raises(VerificationError, match="the same span, 2024-05-20 00:00:00 to 2024-05-20 00:00:02 UTC"):
+        demand_distinct([*spans, spans[1]])
 
 
 # Anything at all

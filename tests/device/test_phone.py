@@ -19,6 +19,7 @@ from starlette.staticfiles import StaticFiles
 from keyserver.device import exportreader
 from keyserver.device.issuer import Issuer
 from keyserver.device.phone import Beacon, FileCache, Match, Phone
+from keyserver.device.platforms import ANDROID_1_3, ANDROID_1_5, IOS_13_5, IOS_13_6, IOS_13_7
 from keyserver.errors import FormatError, RemoteError, VerificationError
 from keyserver.protocol import gaen
 from keyserver.protocol.intervals import interval_at, interval_start, utc_midnight
@@ -309,6 +310,57 @@ def test_a_changed_report_type_replaces_the_old_one(phones, cdn, make_file):
     assert [match.report_type for match in phones[1].check(cdn.index_url, cdn.base, NOW)] == [CONFIRMED]
 
 
+SELF_REPORT = 3
+
+
+@pytest.mark.parametrize(
+    ("first", "revisions", "then"),
+    [
+        (SELF_REPORT, [LIKELY], [LIKELY]),
+        (SELF_REPORT, [CONFIRMED], [CONFIRMED]),
+        (SELF_REPORT, [REVOKED], []),
+        (LIKELY, [SELF_REPORT], [LIKELY]),
+        (LIKELY, [None], [LIKELY]),
+        (CONFIRMED, [REVOKED], [CONFIRMED]),
+        (CONFIRMED, [LIKELY], [CONFIRMED]),
+        (SELF_REPORT, [LIKELY, REVOKED], [LIKELY]),
+        (LIKELY, [REVOKED, CONFIRMED], []),
+    ],
+)
+def test_a_phone_lets_a_key_change_once_and_only_so(phones, cdn, make_file, first, revisions, then):
+    infected, near = phones
+    meet(infected, near)
+    cdn.release("0.zip", make_file(published(infected, first)))
+    for number, report_type in enumerate(revisions, 1):
+        cdn.release(f"{number}.zip", make_file(revised_keys=published(infected, report_type)))
+    assert [match.report_type for match in near.check(cdn.index_url, cdn.base, NOW)] == then
+
+
+def test_a_key_that_is_released_again_stands_as_it_is_now(phones, cdn, make_file):
+    """As the replacing batch of a withdrawn one has it (rule K3), and may be revised from there."""
+    infected, near = phones
+    meet(infected, near)
+    found = []
+    for number, (keys, revised) in enumerate([(LIKELY, None), (None, REVOKED), (LIKELY, None), (None, CONFIRMED)]):
+        file = make_file(published(infected, keys) if keys else [], published(infected, revised) if revised else [])
+        cdn.release(f"{number}.zip", file)
+        found.append([match.report_type for match in near.check(cdn.index_url, cdn.base, NOW)])
+    assert found == [[LIKELY], [], [LIKELY], [CONFIRMED]]
+
+
+def test_a_revision_touches_the_matches_of_its_key_alone(phones, cdn, make_file, trusted):
+    infected, near = phones
+    other = Phone(trusted)
+    other.carry(MET, NOW)
+    meet(infected, near)
+    meet(other, near)
+    cdn.release("1.zip", make_file([*published(infected, LIKELY), *published(other, LIKELY)]))
+    assert len(near.check(cdn.index_url, cdn.base, NOW)) == 2
+    cdn.release("2.zip", make_file(revised_keys=published(other, REVOKED)))
+    assert {match.key for match in near.check(cdn.index_url, cdn.base, NOW)} <= {key.key for key in infected.keys(NOW)}
+    assert len(near.matches) == 1
+
+
 def test_a_revised_key_alone_is_no_match(phones, cdn, make_file):
     meet(*phones)
     cdn.release("1.zip", make_file(revised_keys=published(phones[0], CONFIRMED)))
@@ -338,15 +390,43 @@ def test_lines_that_left_at_the_top_change_nothing(phones, cdn, make_file, fetch
     assert [name for name in fetched if name != "index.txt"] == ["1.zip", "2.zip", "3.zip"]
 
 
-def test_if_the_last_line_is_gone_it_starts_at_the_top_but_processes_nothing_twice(phones, cdn, make_file, fetched):
-    for line in ("1.zip", "2.zip"):
-        cdn.release(line, make_file())
-    phones[1].check(cdn.index_url, cdn.base, NOW)
+@pytest.mark.parametrize(
+    ("reading", "again"), [("last seen", ["0.zip", "1.zip", "3.zip"]), ("set", ["0.zip", "3.zip"])]
+)
+def test_if_the_last_line_is_gone_one_reads_all_again_and_the_other_what_is_new(
+    trusted, phones, cdn, make_file, fetched, reading, again
+):
+    """Both ways come to the same matches (rule B5)."""
+    near = Phone(trusted, reading=reading)
+    meet(phones[0], near)
+    cdn.release("1.zip", make_file(published(phones[0], LIKELY)))
+    cdn.release("2.zip", make_file(revised_keys=published(phones[0], CONFIRMED)))
+    before = near.check(cdn.index_url, cdn.base, NOW)
     cdn.put("0.zip", make_file())
+    cdn.put("3.zip", make_file(revised_keys=published(phones[0], CONFIRMED)))
     cdn.put_index("0.zip", "1.zip", "3.zip")
-    cdn.put("3.zip", make_file())
-    phones[1].check(cdn.index_url, cdn.base, NOW)
-    assert [name for name in fetched if name != "index.txt"] == ["1.zip", "2.zip", "0.zip", "3.zip"]
+    assert near.check(cdn.index_url, cdn.base, NOW) == before
+    assert [match.report_type for match in before] == [CONFIRMED]
+    assert [name for name in fetched if name != "index.txt"] == ["1.zip", "2.zip", *again]
+    assert [call.lines for call in near.calls] == [("1.zip", "2.zip"), tuple(again)]
+
+
+def test_a_set_reader_takes_a_line_wherever_it_stands(trusted, cdn, make_file, fetched):
+    near = Phone(trusted, reading="set")
+    cdn.release("1.zip", make_file())
+    near.check(cdn.index_url, cdn.base, NOW)
+    cdn.put("0.zip", make_file())
+    cdn.put_index("0.zip", "1.zip")
+    near.check(cdn.index_url, cdn.base, NOW)
+    assert [name for name in fetched if name != "index.txt"] == ["1.zip", "0.zip"]
+
+
+def test_two_files_of_equal_metadata_in_one_call_are_refused(phones, cdn, make_file):
+    """Android would take them for parts of one batch."""
+    for line in ("1.zip", "2.zip"):
+        cdn.release(line, make_file(start=1_720_000_000))
+    with pytest.raises(VerificationError, match="the same span"):
+        phones[1].check(cdn.index_url, cdn.base, NOW)
 
 
 def test_a_line_above_the_last_seen_is_never_read(phones, cdn, make_file, fetched):
@@ -360,12 +440,14 @@ def test_a_line_above_the_last_seen_is_never_read(phones, cdn, make_file, fetche
 
 
 def test_two_indexes_are_followed_apart(phones, cdn, make_file, fetched):
-    cdn.release("1.zip", make_file())
-    (cdn.folder / "daily.txt").write_text("2.zip\n1.zip\n")
-    cdn.put("2.zip", make_file())
-    phones[1].check(cdn.index_url, cdn.base, NOW)
-    phones[1].check(cdn.base + "daily.txt", cdn.base, NOW)
-    assert [name for name in fetched if name.endswith(".zip")] == ["1.zip", "2.zip"]
+    for line in ("1.zip", "2.zip", "3.zip", "4.zip"):
+        cdn.put(line, make_file())
+    for hourly, daily in (("1.zip\n", "2.zip\n"), ("1.zip\n3.zip\n", "2.zip\n4.zip\n")):
+        (cdn.folder / "index.txt").write_text(hourly)
+        (cdn.folder / "daily.txt").write_text(daily)
+        phones[1].check(cdn.index_url, cdn.base, NOW)
+        phones[1].check(cdn.base + "daily.txt", cdn.base, NOW)
+    assert [name for name in fetched if name.endswith(".zip")] == ["1.zip", "2.zip", "3.zip", "4.zip"]
 
 
 def test_a_file_that_is_not_there_yet_is_tried_again(phones, cdn, make_file):
@@ -386,6 +468,81 @@ def test_a_file_that_does_not_verify_matches_nothing(phones, cdn, make_file, cac
         with pytest.raises(VerificationError):
             phones[1].check(cdn.index_url, cdn.base, NOW, cache=cache)
     assert phones[1].matches == ()
+
+
+# Quotas
+
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def http():
+    with httpx.Client() as client:
+        yield client
+
+
+def test_what_a_quota_of_files_has_no_room_for_is_left_for_the_next_day(trusted, cdn, make_file, http):
+    near = Phone(trusted, platform=IOS_13_5)
+    for number in range(20):
+        cdn.release(f"{number}.zip", make_file())
+    for moment in (NOW, NOW + 23 * HOUR, NOW + 24 * HOUR, NOW + 25 * HOUR):
+        near.check(cdn.index_url, cdn.base, moment, http=http)
+    assert [(call.at - NOW, len(call.lines)) for call in near.calls] == [(0 * HOUR, 15), (24 * HOUR, 5)]
+
+
+@pytest.mark.parametrize(("platform", "calls"), [(IOS_13_6, 15), (IOS_13_7, 6), (ANDROID_1_3, 20)])
+def test_a_quota_of_calls_lets_any_number_of_files_through(trusted, cdn, make_file, platform, calls, http):
+    near = Phone(trusted, platform=platform)
+    for number in range(calls + 2):
+        cdn.release(f"{number}.zip", make_file())
+        cdn.release(f"{number}-2.zip", make_file())
+        near.check(cdn.index_url, cdn.base, NOW + number * timedelta(minutes=1), http=http)
+    assert [len(call.lines) for call in near.calls] == [2] * calls
+    near.check(cdn.index_url, cdn.base, NOW + 24 * HOUR, http=http)
+    assert len(near.calls[-1].lines) == 4
+
+
+def test_android_counts_by_the_utc_day(trusted, cdn, make_file, http):
+    near = Phone(trusted, platform=ANDROID_1_5)
+    midnight = utc_midnight(NOW) + 24 * HOUR
+    for number in range(14):
+        cdn.release(f"{number}.zip", make_file())
+        near.check(cdn.index_url, cdn.base, midnight + (number - 7) * timedelta(minutes=1), http=http)
+    assert [(call.at < midnight, len(call.lines)) for call in near.calls] == [(True, 1)] * 6 + [(False, 2)] + [
+        (False, 1)
+    ] * 5
+
+
+def test_a_check_that_finds_nothing_new_is_no_call(trusted, cdn, make_file, http):
+    near = Phone(trusted, platform=IOS_13_7)
+    cdn.release("1.zip", make_file())
+    for minute in range(10):
+        near.check(cdn.index_url, cdn.base, NOW + minute * timedelta(minutes=1), http=http)
+    assert len(near.calls) == 1
+
+
+def test_a_call_that_fails_counts_and_a_file_that_did_not_arrive_makes_none(trusted, cdn, make_file, http):
+    near = Phone(trusted, platform=IOS_13_5)
+    cdn.put_index("1.zip")
+    with pytest.raises(RemoteError):
+        near.check(cdn.index_url, cdn.base, NOW, http=http)
+    assert near.calls == ()
+    cdn.put("1.zip", b"not a zip")
+    for _ in range(2):
+        with pytest.raises(FormatError):
+            near.check(cdn.index_url, cdn.base, NOW, http=http)
+    assert [(call.lines, call.new) for call in near.calls] == [(("1.zip",), 1)] * 2
+
+
+def test_files_that_are_read_again_are_not_new_to_the_platform(trusted, cdn, make_file, http):
+    near = Phone(trusted, platform=IOS_13_5)
+    for number in range(15):
+        cdn.release(f"{number}.zip", make_file())
+    near.check(cdn.index_url, cdn.base, NOW, http=http)
+    cdn.put_index(*(f"{number}.zip" for number in range(14)))
+    near.check(cdn.index_url, cdn.base, NOW, http=http)
+    assert [(len(call.lines), call.new) for call in near.calls] == [(15, 15), (14, 0)]
 
 
 # Many phones in one process

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import socket
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -10,9 +12,11 @@ from pathlib import Path
 
 import psycopg
 import pytest
+import uvicorn
 
+from deploy.local.cdn import cdn
 from keyserver.audit import Actor
-from keyserver.export import build, gate, index, release, sign, verify, windows
+from keyserver.export import build, due, gate, index, release, sign, verify, windows
 from keyserver.protocol.intervals import interval_at
 from keyserver.providers.signers import generate
 from keyserver.runtime import Runtime, open_runtime
@@ -36,6 +40,7 @@ class Authority:
     database: object
     folder: Path
     opened: list[Runtime] = field(default_factory=list)
+    public_url: str | None = None  # where its files are served, if a test asks for `served`
 
     def runtime(self, run: str = "run-1", role: str = "pipeline") -> Runtime:
         opened = open_runtime(
@@ -43,6 +48,7 @@ class Authority:
             self.database.url(f"keyserver_{role}"),
             blobs_url=f"file://{self.folder}/blobs",
             signer_url=f"file://{self.folder}/signer",
+            public_url=self.public_url,
         )
         self.opened.append(opened)
         return opened
@@ -89,6 +95,19 @@ class Authority:
             connection.execute("INSERT INTO feed_signing_key VALUES (%s, %s)", [feed_id, key_id])
         return feed_id
 
+    def add_log_key(self, name: str = "transparency", version: str = "log1") -> str:
+        """Declare a key for the public logs; give its public half in PEM."""
+        public_key = generate(f"file://{self.folder}/signer", name)
+        self.sql(
+            "INSERT INTO signing_key (name, key_id, key_version, public_key, active_from, purpose)"
+            " VALUES (%(name)s, '900', %(version)s, %(public_key)s, %(since)s, 'transparency')",
+            name=name,
+            version=version,
+            public_key=public_key,
+            since=self.database.now(),
+        )
+        return public_key
+
     def add_keys(
         self,
         count: int,
@@ -122,6 +141,26 @@ class Authority:
                     values,
                 )
         return keys
+
+    def revise(self, keys: list[bytes], report_type: str, *, risk: int = 7, onset: int | None = None) -> None:
+        """Revise stored keys in the window that is open now, by the API's role (K2)."""
+        with psycopg.connect(self.database.url("keyserver_api")) as connection:
+            revised = connection.execute(
+                "UPDATE exposure SET revised_at = greatest(created_at, closed_through), revised_report_type = %s,"
+                " revised_transmission_risk = %s, revised_days_since_onset = %s"
+                " FROM release_clock WHERE exposure_key = ANY (%s) AND revised_at IS NULL",
+                [report_type, risk, onset, keys],
+            ).rowcount
+            assert revised == len(keys)
+
+    def export(self, run: str = "run-1") -> list[int]:
+        """Work on what is due until nothing is; give the batches that were released, in their order."""
+        released = []
+        while claimed := due.claim_due(self.runtime(run)):
+            for batch in claimed:
+                run_steps(self.runtime(run), batch.batch_id)
+                released.append(batch.batch_id)
+        return released
 
     def close_windows(self, step: timedelta = timedelta(minutes=1)) -> list[windows.Window]:
         """Let time pass and close what is past."""
@@ -162,3 +201,33 @@ def make_authority(tmp_path: Path) -> Callable[..., Authority]:
 @pytest.fixture
 def authority(make_authority: Callable[..., Authority], test_database: object) -> Authority:
     return make_authority(test_database)
+
+
+@pytest.fixture
+def serve() -> Callable[[Authority], None]:
+    """Serve an authority's public folder as a CDN does, until the test ends."""
+    running: list[tuple[uvicorn.Server, threading.Thread, socket.socket]] = []
+
+    def start(authority: Authority) -> None:
+        authority.public.mkdir(parents=True, exist_ok=True)
+        listener = socket.create_server(("127.0.0.1", 0))
+        server = uvicorn.Server(
+            uvicorn.Config(cdn(authority.public), log_level="error", access_log=False, lifespan="off", ws="none")
+        )
+        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+        thread.start()
+        running.append((server, thread, listener))
+        authority.public_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+    yield start
+    for server, thread, listener in running:
+        server.should_exit = True
+        thread.join(20)
+        listener.close()
+
+
+@pytest.fixture
+def served(authority: Authority, serve: Callable[[Authority], None]) -> Authority:
+    """An authority whose files phones can fetch."""
+    serve(authority)
+    return authority

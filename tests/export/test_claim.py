@@ -13,8 +13,9 @@ import pytest
 from keyserver.errors import KeyserverError, RemoteError, StoreError, Superseded
 from keyserver.export import claim, index, sign
 from keyserver.export import due as due_module
-from keyserver.export.build import stage, staged_path
+from keyserver.export.build import stage
 from keyserver.export.due import claim_due
+from keyserver.protocol.exportfile import staged_path
 from keyserver.providers.blobs import BlobMissingError
 from keyserver.store import batches
 from tests.export.conftest import STEPS, run_steps

@@ -107,6 +107,7 @@ def test_each_step_moves_the_batch_on_with_one_audit_event_that_says_so(authorit
         "signature.stored",
         "file.signed",
         "batch.verified",
+        "log.day_closed",
         "file.released",
         "index.written",
     ]

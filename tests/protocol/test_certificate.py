@@ -116,7 +116,7 @@ def encoded(value: object) -> str:
         ({"alg": "ES256", "kid": KID}, '{"exp": ' + "9" * 5000 + "}", "it is no JWT"),
         ({"alg": "ES256", "kid": KID}, "[]", "its claims are no JSON object"),
         ({"alg": "ES256", "kid": KID}, "null", "its claims are no JSON object"),
-        ({"alg": "ES256", "kid": 7}, claims(), "it is no JWT"),
+        ({"alg": "ES256", "kid": 7}, claims(), "it names no key (kid)"),
         ({"alg": "ES256", "kid": KID, "crit": ["b64"], "b64": False}, claims(), "it is no JWT"),
         ({"alg": "ES256"}, claims(), "it names no key (kid)"),
         ({"alg": "ES256", "kid": ""}, claims(), "it names no key (kid)"),
@@ -377,3 +377,18 @@ def test_the_longest_life_is_the_authoritys_own():
     by = replace(app(), authorities=(day,))
     assert check(certificate(exp=SECONDS + 86_400), by=by).authority_id == 7
     assert problem(certificate(exp=SECONDS + 86_401), by=by).startswith("it lasts longer")
+
+
+@pytest.mark.parametrize(
+    ("issued", "expires", "message"),
+    [(3600, 4500, "it is not valid yet"), (-960, -60, "it has expired"), (-3600, -2700, "it has expired")],
+)
+def test_scenarios_13_14_and_83_a_certificate_has_its_time(issued, expires, message):
+    times = {"iat": SECONDS + issued, "nbf": SECONDS + issued, "exp": SECONDS + expires}
+    assert problem(certificate(**times)) == message
+
+
+def test_scenarios_82_and_87_an_issuer_that_this_app_does_not_accept_and_another_audience():
+    assert problem(certificate(iss="other.example")) == "this app does not accept its issuer"
+    assert problem(certificate(), by=AuthorisedApp("app", ("DE",), ())) == "this app does not accept its issuer"
+    assert problem(certificate(aud="other.example")) == "it is meant for another audience"

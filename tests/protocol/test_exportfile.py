@@ -130,14 +130,14 @@ def test_generated_messages_are_those_of_the_proto_file(tmp_path: Path, proto: s
 # export.bin
 
 
-def test_golden_vector() -> None:
+def test_export_scenario_12_golden_vector() -> None:
     written = exportfile.encode(HEADER, GOLDEN_KEYS, GOLDEN_REVISED)
     assert written == GOLDEN
     assert len(written) == 137
     assert base64.b64encode(hashlib.sha256(written).digest()) == b"ho9AqUPleXoGs4wc5PEUU7MvbToDryEnQ+rJ8Fb1Hvc="
 
 
-def test_golden_vector_is_read_back() -> None:
+def test_export_scenario_11_the_golden_vector_is_read_back() -> None:
     read = exportfile.decode(GOLDEN)
     assert read.header == HEADER
     assert read.keys == [
@@ -292,7 +292,7 @@ def test_any_bytes_are_read_or_refused(damage: bytes | int) -> None:
 @settings(deadline=None)
 @given(any_runs, any_runs, st.integers(1, 12))
 def test_split(keys: list[KeyRun], revised_keys: list[KeyRun], most: int) -> None:
-    files = exportfile.split(keys, revised_keys, most)
+    files = list(exportfile.split(keys, revised_keys, most))
     sizes = [sum(run.count for run in first + revised) for first, revised in files]
     # Nothing is lost, doubled or moved, ...
     assert [key for first, _ in files for key in tuples(first)] == tuples(keys)
@@ -309,29 +309,37 @@ def test_split(keys: list[KeyRun], revised_keys: list[KeyRun], most: int) -> Non
 def test_split_in_plain_numbers() -> None:
     run = KeyRun(ORDINARY, bytes(range(80)))
     other = KeyRun(Metadata(5, 2, None, 2_645_568, 144), bytes(range(100, 132)))
-    assert exportfile.split([run], [other], 3) == [
+    assert list(exportfile.split([run], [other], 3)) == [
         ([KeyRun(ORDINARY, bytes(range(48)))], []),
         ([KeyRun(ORDINARY, bytes(range(48, 80)))], [KeyRun(other.metadata, bytes(range(100, 116)))]),
         ([], [KeyRun(other.metadata, bytes(range(116, 132)))]),
     ]
-    assert exportfile.split([run], [other], 7) == [([run], [other])]
-    assert exportfile.split([], [], 7) == []
-    assert exportfile.split([KeyRun(ORDINARY, b"")], [], 7) == []
+    assert list(exportfile.split([run], [other], 7)) == [([run], [other])]
+    assert list(exportfile.split([], [], 7)) == []
+    assert list(exportfile.split([KeyRun(ORDINARY, b"")], [], 7)) == []
 
 
 @pytest.mark.parametrize("most", [0, -1])
 def test_a_file_needs_room(most: int) -> None:
     with pytest.raises(ConfigurationError):
-        exportfile.split([], [], most)
+        list(exportfile.split([], [], most))
 
 
 def test_files_of_a_split_batch_have_distinct_ends() -> None:
-    assert exportfile.end_timestamp(START, 1, 1) == START
-    assert [exportfile.end_timestamp(START, number, 3) - START for number in (1, 2, 3)] == [
-        timedelta(seconds=1),
-        timedelta(seconds=2),
-        timedelta(seconds=3),
-    ]
+    assert exportfile.end_timestamp(START, 1, split=False) == START
+    ends = [exportfile.end_timestamp(START, number, split=True) - START for number in (1, 2, 3)]
+    assert ends == [timedelta(seconds=1), timedelta(seconds=2), timedelta(seconds=3)]
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_files_of_a_supplement_end_after_all_that_its_chain_has_used(split: bool) -> None:
+    assert exportfile.end_timestamp(START, 1, split=split, used=0) - START == timedelta(seconds=1)
+    assert exportfile.end_timestamp(START, 2, split=split, used=3) - START == timedelta(seconds=5)
+
+
+def test_a_run_puts_keys_in_the_order_of_their_bytes() -> None:
+    keys = [bytes(16), b"\xff" * 16, b"\x01" + bytes(15), bytes(15) + b"\x01", b"\x7f" * 16, b"\x80" + bytes(15)]
+    assert KeyRun.of(ORDINARY, b"".join(keys)) == KeyRun(ORDINARY, b"".join(sorted(keys)))
 
 
 # export.sig, the zip, and what a phone makes of both
@@ -379,13 +387,13 @@ def test_zip() -> None:
 def test_zip_has_the_bytes_that_its_compressor_promises() -> None:
     content = GOLDEN + bytes(1000)
     packed = exportfile.pack(content, b"")
-    deflater = zlib.compressobj(6, zlib.DEFLATED, -15)
+    deflater = zlib.compressobj(4, zlib.DEFLATED, -11, 9)
     deflated = deflater.compress(content) + deflater.flush()
     start = 30 + len("export.bin")
     assert packed[start : start + len(deflated)] == deflated
     assert packed[start + len(deflated) :].startswith(b"PK\x03\x04")
     assert packed == exportfile.pack(content, b"")
-    assert exportfile.COMPRESSOR.split() == ["zlib", zlib.ZLIB_RUNTIME_VERSION, "level", "6"]
+    assert exportfile.COMPRESSOR.removeprefix(f"zlib {zlib.ZLIB_RUNTIME_VERSION} ") == "level 4 window 11 memory 9"
 
 
 def test_a_phone_reads_and_verifies_the_file() -> None:

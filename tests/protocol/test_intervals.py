@@ -11,6 +11,7 @@ from keyserver.protocol.intervals import (
     INTERVAL,
     INTERVALS_PER_DAY,
     days_between,
+    first_gap,
     floor_window,
     interval_at,
     interval_start,
@@ -75,3 +76,44 @@ def test_a_window_that_does_not_divide_a_day_is_refused(width):
 def test_an_interval_outside_the_calendar_is_refused(number):
     with pytest.raises(FormatError, match="outside the calendar"):
         interval_start(number)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "number"),
+    [(0, 0), (599.999, 0), (600, 1), (1_585_785_600, 2_642_976), (1_609_459_199.5, 2_682_431), (-1, -1)],
+)
+def test_scenario_26_an_interval_is_the_seconds_by_600_rounded_down(seconds, number):
+    assert interval_at(datetime.fromtimestamp(seconds, UTC)) == number
+
+
+@pytest.mark.parametrize(
+    ("hours", "days"), [(0, 0), (23, 0), (24, 1), (35, 1), (37, 1), (-24, -1), (-25, -2), (-47, -2), (8 * 24 + 2, 8)]
+)
+def test_scenario_54_days_from_a_midnight(hours, days):
+    midnight = interval_at(datetime(2024, 3, 1, tzinfo=UTC))
+    assert days_between(midnight, midnight + hours * 6) == days
+
+
+T = [datetime(2024, 3, 1, hour, tzinfo=UTC) for hour in range(6)]
+
+
+@pytest.mark.parametrize(
+    ("spans", "start", "end", "gap"),
+    [
+        ([], 0, None, 0),
+        ([], 0, 0, None),
+        ([(0, None)], 0, None, None),
+        ([(0, 2)], 0, 2, None),
+        ([(0, 2)], 0, None, 2),
+        ([(0, 2), (2, 4)], 0, 4, None),
+        ([(2, 4), (0, 2)], 1, 5, 4),
+        ([(0, 5), (1, 2)], 0, 5, None),
+        ([(0, 2), (3, None)], 0, None, 2),
+        ([(0, 2), (3, None)], 3, None, None),
+        ([(1, None)], 0, None, 0),
+        ([(0, 1), (1, 1)], 2, 4, 2),
+    ],
+)
+def test_the_first_gap_between_half_open_spans(spans, start, end, gap):
+    held = [(T[a], None if b is None else T[b]) for a, b in spans]
+    assert first_gap(held, T[start], None if end is None else T[end]) == (None if gap is None else T[gap])

@@ -134,6 +134,7 @@ def test_what_is_no_path(blobs: BlobStore, folder: Path, path: str) -> None:
         lambda: blobs.put_if_absent(path, b"", *ZIP),
         lambda: blobs.replace(path, b"", None, *ZIP),
         lambda: blobs.delete(path),
+        lambda: blobs.purge([path]),
     ):
         with pytest.raises(FormatError):
             operation()

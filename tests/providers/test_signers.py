@@ -166,10 +166,20 @@ def test_a_folder_is_no_key(url: str, signer: Signer) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "file://", "file:///", "folder", "gcpkms://projects/p", "https://user:hunter2@kms"]
+    "url",
+    [
+        "",
+        "file://",
+        "file:///",
+        "folder",
+        "gcpkms://projects/p",
+        "gcpkms:projects/p/locations/l/keyRings/r",
+        "gcpkms://projects/p/locations/l/keyRings/r/cryptoKeys/k",
+        "https://user:hunter2@kms",
+    ],
 )
 def test_what_names_no_signer(url: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"supported|folder") as error:
+    with pytest.raises(ConfigurationError, match=r"supported|folder|key ring") as error:
         open_signer(url)
     assert "hunter2" not in str(error.value)
     with pytest.raises(ConfigurationError):

@@ -126,10 +126,10 @@ def test_what_publish_accepts_passes_the_gate_and_a_phones_reader(data, now, lay
 
 
 def check_batch(start, end, cutoff, exposures, report_type, max_keys) -> None:
-    divided = split(runs_of(exposures, report_type), [], max_keys)
+    divided = list(split(runs_of(exposures, report_type), [], max_keys))
     staged, read = [], []
     for number, (keys, _) in enumerate(divided, start=1):
-        header = Header(start, end_timestamp(end, number, len(divided)), "NO", (INFO,))
+        header = Header(start, end_timestamp(end, number, split=len(divided) > 1), "NO", (INFO,))
         export_bin = encode(header, keys, [])
         count = sum(run.count for run in keys)
         digest = hashlib.sha256(export_bin).digest()
@@ -137,7 +137,7 @@ def check_batch(start, end, cutoff, exposures, report_type, max_keys) -> None:
         file = exportreader.read(pack(export_bin, encode_signatures([INFO], [SIGNATURE])))
         assert (file.start, file.end) == (start, header.end)
         read += file.keys
-    facts = BatchFacts(start, end, cutoff, "NO", max_keys, len(exposures), (("242", "v1"),))
+    facts = BatchFacts(start, end, cutoff, "NO", max_keys, len(exposures), 0, (("242", "v1"),))
     assert not staged or check_files(facts, staged) == []
     assert sorted((key.key, key.rolling_start, key.rolling_period, key.transmission_risk) for key in read) == sorted(
         (exposure.key, exposure.start, exposure.period, exposure.transmission_risk) for exposure in exposures

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import random
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -25,6 +27,7 @@ from deploy.local.stack import PROJECT, Stack
 from deploy.local.supervisor import Part
 from keyserver.device.phone import Phone
 from keyserver.device.settings import PhoneSettings
+from keyserver.errors import ConfigurationError
 from keyserver.providers import signers
 
 STEPS = ("build", "check", "sign", "verify", "release", "index")
@@ -106,10 +109,19 @@ def keyserver(stack: Stack, *arguments: str) -> None:
     )
 
 
+def unused_ports() -> Ports:
+    """Free ports that no system gives out by itself: other tests' connections cannot take one before it is bound."""
+    while True:
+        ports = Ports(*random.sample(range(20_000, 32_000), len(fields(Ports))))
+        with contextlib.suppress(ConfigurationError):
+            ports.check()
+            return ports
+
+
 @pytest.fixture(scope="session")
 def world() -> Iterator[World]:
     with tempfile.TemporaryDirectory(prefix="keyserver-stack-", ignore_cleanup_errors=True) as folder:
-        stack = RestartingStack(Path(folder), Ports.unused(), window_minutes=1)
+        stack = RestartingStack(Path(folder), unused_ports(), window_minutes=1)
         stack.start()
         try:
             phone = declare(stack)
@@ -126,7 +138,7 @@ def declare(stack: Stack) -> Path:
     folder.mkdir(mode=0o700)
     signers.generate(folder.as_uri(), "issuer")
     (folder / "certificates.pem").write_text(signers.open_signer(folder.as_uri()).public_key("issuer"))
-    for name in ("export", "lost"):
+    for name in ("export", "lost", "log"):
         keyserver(stack, "keys", "generate", name, "--public", str(folder / f"{name}-public.pem"))
     minute = datetime.now(UTC).replace(second=0, microsecond=0)
     since, before = (f"{moment:%Y-%m-%dT%H:%M:%SZ}" for moment in (minute, minute - timedelta(days=1)))
@@ -148,8 +160,13 @@ def declare(stack: Stack) -> Path:
                 "key_version": version,
                 "public_key_file": f"{name}-public.pem",
                 "active_from": before,
+                "purpose": purpose,
             }
-            for name, version in (("export", "v1"), ("lost", "v2"))
+            for name, version, purpose in (
+                ("export", "v1", "export"),
+                ("lost", "v2", "export"),
+                ("log", "log1", "transparency"),
+            )
         ],
         "feeds": [
             {

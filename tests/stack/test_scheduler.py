@@ -27,7 +27,7 @@ from deploy.local import processes
 from keyserver.device import client, exportreader
 from keyserver.device.settings import PhoneSettings
 from keyserver.errors import RemoteError
-from keyserver.export.build import staged_path
+from keyserver.protocol.exportfile import staged_path
 from tests.stack.conftest import FEEDS, STEPS, World
 
 pytestmark = pytest.mark.slow

@@ -244,6 +244,17 @@ def test_an_upload_that_nobody_vouches_for_is_stored_and_not_counted(test_databa
             assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
 
 
+def test_the_plans_look_keys_up_though_the_table_was_empty_when_they_were_made(database):
+    with database.connection() as connection:
+        for prepared in (exposures._EXISTING, exposures._WRITE):
+            connection.execute(b"PREPARE planned AS " + prepared.sql)
+            nulls = ", ".join(["NULL"] * len(prepared.parameters))
+            plan = "\n".join(line for (line,) in connection.execute(f"EXPLAIN EXECUTE planned ({nulls})"))
+            assert "Seq Scan on exposure" not in plan
+            assert "exposure_pkey" in plan
+            connection.execute("DEALLOCATE planned")
+
+
 # Waiting for others
 
 

@@ -128,3 +128,30 @@ def test_schema_sql_is_what_the_migrations_make(empty):
 def test_the_command_makes_the_same_on_a_server_of_its_own(empty):
     empty.migrate(1)
     assert schema.generate() == schema.dump(empty.urls["keyserver_migrate"])
+
+
+def test_0004_keeps_what_was_built_and_held_before(empty):
+    versions = databases.SQL / "migrations" / "versions"
+    with psycopg.connect(empty.urls["keyserver_migrate"]) as connection:
+        connection.execute("CREATE TABLE alembic_version (version_num varchar(32))")  # as Alembic makes it
+        for script in sorted(versions.glob("000[1-3]_*.sql")):
+            connection.execute(script.read_text())
+        connection.execute(
+            "INSERT INTO feed (name, root, output_region, input_regions, travelers, period_minutes, active_from,"
+            " max_keys, padding_minimum, padding_spread, development, paused)"
+            " VALUES ('a', 'a', 'NO', '{NO}', 'by-region', 60, '2026-01-01', 1, 0, 0, false, false)"
+        )
+        for hour, status in enumerate(("released", "held", "planned")):
+            connection.execute(
+                "INSERT INTO batch (feed_id, starts_at, ends_at, cutoff, revisions_to, root, output_region,"
+                " input_regions, exclude_regions, travelers, max_keys, status, problem, counts)"
+                " SELECT id, at, at + interval '1 hour', at, at + interval '1 hour', root, output_region,"
+                "        input_regions, exclude_regions, travelers, max_keys, %(status)s, 'for the test', %(counts)s"
+                "   FROM feed, (SELECT timestamptz '2026-01-01 00:00Z' + %(hour)s * interval '1 hour' AS at) AS place",
+                {"hour": hour, "status": status, "counts": '{"released": 1}' if status == "released" else "{}"},
+            )
+        connection.execute((versions / "0004_whole_export.sql").read_text())
+        found = connection.execute(
+            "SELECT status, carriers, withdrawn_carriers, held_at IS NOT NULL FROM batch ORDER BY id"
+        ).fetchall()
+    assert found == [("released", [], [], False), ("held", None, None, True), ("planned", None, None, False)]

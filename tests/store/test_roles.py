@@ -228,7 +228,21 @@ FORBIDDEN["keyserver_api"] |= {
 }
 FORBIDDEN["keyserver_auditor"]["read revision keys"] = "SELECT wrapped_key FROM revision_key"
 FORBIDDEN["keyserver_pipeline"]["remove a revision key"] = "DELETE FROM revision_key"
-FORBIDDEN["keyserver_pipeline"]["change a realm"] = "UPDATE verification_realm SET certificate_issuer = 'mine'"
+FORBIDDEN["keyserver_pipeline"]["make a realm another"] = "UPDATE verification_realm SET certificate_issuer = 'mine'"
+FORBIDDEN["keyserver_pipeline"]["sign with another key"] = "UPDATE verification_realm SET certificate_key = 'mine'"
+# A3: lines are only ever added, and by the pipeline alone.
+OF_THE_LOG = ("transparency_line", "transparency_segment", "transparency_signature")
+for process in ("keyserver_api", "keyserver_rewriter", "keyserver_auditor", "keyserver_verification"):
+    FORBIDDEN[process] |= {f"write to {table}": f"INSERT INTO {table} DEFAULT VALUES" for table in OF_THE_LOG}
+FORBIDDEN["keyserver_pipeline"] |= {
+    "change a line of the log": "UPDATE transparency_line SET keys = 0",
+    "remove a line of the log": "DELETE FROM transparency_line",
+    "open a day of the log again": "DELETE FROM transparency_segment",
+    "end a day of the log otherwise": "UPDATE transparency_segment SET head_seq = 0",
+    "change a signature of the log": "UPDATE transparency_signature SET signature = ''",
+    "remove a signature of the log": "DELETE FROM transparency_signature",
+    "use a signing key for something else": "UPDATE signing_key SET purpose = 'transparency'",
+}
 for process in PROCESSES:
     FORBIDDEN[process] = {**OF_THE_OWNER, **OF_THE_SUPERUSER, **ON_HISTORY, **FORBIDDEN[process]}
 
@@ -272,6 +286,7 @@ ALLOWED = {
         "read who may upload": WHO_MAY_UPLOAD,
     },
 }
+ALLOWED["keyserver_auditor"]["read the log"] = f"SELECT FROM {', '.join(OF_THE_LOG)}"
 ALLOWED["keyserver_verification"] = {
     "read realms and API keys": "SELECT FROM verification_realm, verification_api_key",
     "claim a code": "UPDATE verification_code SET claimed_at = keyserver_now(), attempts = 1",
@@ -283,11 +298,17 @@ ALLOWED["keyserver_pipeline"]["declare a realm"] = (
     "INSERT INTO verification_realm (name, certificate_issuer, certificate_audience, certificate_kid, certificate_key,"
     " token_key) VALUES ('mine', 'i', 'a', 'v1', 'c', 't')"
 )
+ALLOWED["keyserver_pipeline"]["change what a realm allows"] = (
+    "UPDATE verification_realm SET code_digits = 8, user_report = false, codes_per_day = 1"
+)
 
 OF_ALL = {"log_error_verbosity": "terse"}  # a key that is refused must not stand in the server's log
 SETTINGS = {
     "keyserver_migrate": {"lock_timeout": "4s"},
     "keyserver_api": {  # W2
+        "plan_cache_mode": "force_generic_plan",
+        "enable_seqscan": "off",
+        "jit": "off",
         "statement_timeout": "5s",
         "lock_timeout": "3s",
         "idle_in_transaction_session_timeout": "5s",

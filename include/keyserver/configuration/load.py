@@ -80,6 +80,7 @@ def load(file: Path) -> Configuration:
         *_twice(feeds, "root", lambda item: item.root),
         *_unknown(apps, "health_authorities", _names(sections, "health_authorities", "issuer")),
         *_unknown(feeds, "signing_keys", _names(sections, "signing_keys", "name")),
+        *_of_the_log(feeds, {item.name for item in signing_keys.values() if item.purpose != "export"}),
         *_too_often(feeds),
     ):
         document.refuse(*problem)
@@ -395,6 +396,7 @@ class _SigningKey(_WithPublicKey):
     key_version: _KeyLabel
     active_from: _Moment
     active_thru: _Moment | None = None
+    purpose: Literal["export", "transparency"] = "export"
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -403,12 +405,21 @@ class _SigningKey(_WithPublicKey):
         return self
 
     def declared(self) -> SigningKey:
-        return SigningKey(self.name, self.key_id, self.key_version, self.pem, self.active_from, self.active_thru)
+        return SigningKey(
+            self.name, self.key_id, self.key_version, self.pem, self.active_from, self.active_thru, self.purpose
+        )
 
 
 class _Padding(_Model):
     minimum: _Count
     spread: _Count
+    empty: bool = False
+
+    @model_validator(mode="after")
+    def _fills(self) -> Self:
+        if self.empty and not self.minimum:
+            raise ValueError("minimum is 0, so an empty batch would stay empty")
+        return self
 
 
 class _Feed(_Model):
@@ -421,7 +432,7 @@ class _Feed(_Model):
     period: Annotated[_Minutes, AfterValidator(_divides_a_day)]
     active_from: Annotated[_Moment, Field(alias="from")]
     active_thru: Annotated[_Moment | None, Field(alias="thru")] = None
-    max_keys: Annotated[int, Field(ge=1, le=10_000_000)] = 500_000
+    max_keys: Annotated[int, Field(ge=1, le=750_000)] = 500_000  # what both platforms recommend at most
     padding: _Padding = _Padding(minimum=1000, spread=100)
     development: bool = False
     paused: bool = False
@@ -447,6 +458,7 @@ class _Feed(_Model):
             max_keys=self.max_keys,
             padding_minimum=self.padding.minimum,
             padding_spread=self.padding.spread,
+            padding_empty=self.padding.empty,
             development=self.development,
             paused=self.paused,
             signing_keys=_set(self.signing_keys),
@@ -536,20 +548,35 @@ def _unknown(items: dict[Place, Any], member: str, known: set[str]) -> Iterator[
                 yield (*place, member, n), f"{name} is not declared under {member}"
 
 
+def _of_the_log(feeds: dict[Place, _Feed], names: set[str]) -> Iterator[Problem]:
+    """Rule A3: the public logs have a key of their own."""
+    for place, feed in feeds.items():
+        for n, name in enumerate(feed.signing_keys):
+            if name in names:
+                yield (*place, "signing_keys", n), f"{name} signs the public logs, and no files: name another"
+
+
 def _too_often(feeds: dict[Place, _Feed]) -> Iterator[Problem]:
     """Rule B11: how often a phone may be asked to fetch and match."""
-    rules = {place: _rules(feed.declared()) for place, feed in feeds.items()}
-    daily = [rules[place] for place, feed in feeds.items() if feed.period == _DAY_MINUTES and not feed.development]
+    daily = [feed for feed in feeds.values() if feed.period == _DAY_MINUTES and not feed.development]
     for place, feed in feeds.items():
         if feed.development or feed.period >= 240:
             continue
         if feed.period < 60:
             yield (*place, "period"), "must be 4h or more; less than 1h exhausts phones: only with development: true"
-        elif rules[place] not in daily:
+        elif not any(_is_beside(other, feed) for other in daily):
             yield (
                 (*place, "period"),
-                "must be 4h or more; 1h to 3h only beside a daily feed (24h) of the same regions and travelers",
+                (
+                    "must be 4h or more; 1h to 3h only beside a daily feed (24h) of the same regions and travelers"
+                    " that ends no earlier"
+                ),
             )
+
+
+def _is_beside(daily: _Feed, feed: _Feed) -> bool:
+    lasts = daily.active_thru is None or (feed.active_thru is not None and daily.active_thru >= feed.active_thru)
+    return lasts and _rules(daily.declared()) == _rules(feed.declared())
 
 
 def _rules(feed: Feed) -> tuple[object, ...]:

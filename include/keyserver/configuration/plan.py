@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from keyserver.configuration.document import Problem
 from keyserver.configuration.load import Configuration
-from keyserver.protocol.intervals import floor_window
+from keyserver.protocol.intervals import first_gap, floor_window
 from keyserver.store.declared import App, Attestation, AuthorityKey, Feed, HealthAuthority, SigningKey, Stored
 
 _REACHES_BACK = timedelta(days=7)  # rule B2: how far a new feed's first batch may
@@ -25,6 +25,7 @@ _NAMES = {
     "active_thru": "thru",
     "padding_minimum": "padding.minimum",
     "padding_spread": "padding.spread",
+    "padding_empty": "padding.empty",
     "max_age_seconds": "max_age",
     "root_certificate": "root_certificate_file",
 }
@@ -124,15 +125,21 @@ def _signing_keys(configuration: Configuration, stored: Stored, problems: list[P
                 message = f"{known_as} is the stored key {other}: phones need another version for another key"
                 problems.append((("signing_keys", n, "key_version"), message))
             span = _span(declared.active_from, declared.active_thru)
-            sentence = f"Signing key {declared.name} is added: phones know it as {known_as}, active {span}."
+            use = f"phones know it as {known_as}" if declared.purpose == "export" else "it signs the public logs"
+            sentence = f"Signing key {declared.name} is added: {use}, active {span}."
             yield Change("added", declared, sentence)
             continue
-        for what in ("public_key", "key_id", "key_version"):
+        for what in ("public_key", "key_id", "key_version", "purpose"):
             if getattr(old, what) != getattr(declared, what):
                 message = f"another {what} is stored for {declared.name}, and stays: give the new key a name of its own"
                 problems.append((("signing_keys", n, what), message))
         if differences := _differences(old, declared):
-            yield Change("changed", declared, f"Signing key {declared.name} changes: {differences}.")
+            sentence = f"Signing key {declared.name} changes: {differences}."
+            if declared.name in stored.revoked_keys:
+                sentence += " It was revoked, and stays so."
+            of_it = [feed for feed in configuration.declared.feeds if declared.name in feed.signing_keys]
+            gaps = "".join(_gap_warning(feed, configuration, stored) for feed in of_it)
+            yield Change("changed", declared, sentence + gaps)
     problems.extend(_not_declared("signing_keys", before, "is ended with active_thru"))
 
 
@@ -176,9 +183,10 @@ def _feeds(configuration: Configuration, stored: Stored, problems: list[Problem]
         if old is None:
             span = _span(feed.active_from, feed.active_thru)
             sentence = f"Feed {feed.name} is added: {feed.root}, every {_minutes(feed.period_minutes)} {span}."
-            yield Change("added", feed, sentence)
+            yield Change("added", feed, sentence + _gap_warning(feed, configuration, stored))
         elif differences := _differences(old, feed):
-            yield Change("changed", feed, f"Feed {feed.name} changes: {differences}.")
+            sentence = f"Feed {feed.name} changes: {differences}."
+            yield Change("changed", feed, sentence + _gap_warning(feed, configuration, stored))
     problems.extend(_not_declared("feeds", before, "is ended with thru"))
 
 
@@ -215,10 +223,25 @@ def _signing_problems(feed: Feed, configuration: Configuration, stored: Stored) 
     """Without an active key a batch could only wait: no file leaves unsigned (export.md B17)."""
     if feed.active_thru is not None and feed.active_thru <= stored.now:
         return
+    for name in feed.signing_keys:
+        if name in stored.revoked_keys:
+            yield "signing_keys", f"{name} was revoked, and stays so: name another"
     moment = max(stored.now, feed.active_from)
-    keys = [key for key in configuration.declared.signing_keys if key.name in feed.signing_keys]
-    if not any(key.active_from <= moment and (key.active_thru is None or key.active_thru > moment) for key in keys):
+    if _without_key_from(feed, configuration, stored) == moment:
         yield "signing_keys", f"none of them is active on {_time(moment)}"
+
+
+def _gap_warning(feed: Feed, configuration: Configuration, stored: Stored) -> str:
+    """B17, of a later day: it may be meant so, as long as another key is declared in time."""
+    moment = _without_key_from(feed, configuration, stored)
+    return f" WARNING: feed {feed.name} has no signing key from {_time(moment)} on." if moment else ""
+
+
+def _without_key_from(feed: Feed, configuration: Configuration, stored: Stored) -> datetime | None:
+    usable = set(feed.signing_keys) - stored.revoked_keys
+    keys = [key for key in configuration.declared.signing_keys if key.name in usable]
+    spans = [(key.active_from, key.active_thru) for key in keys]
+    return first_gap(spans, max(stored.now, feed.active_from), feed.active_thru)
 
 
 def _not_declared(section: str, left: Iterable[str], advice: str) -> Iterator[Problem]:

@@ -2,6 +2,7 @@
 
 It shares nothing with the exporter, so that what both agree on is the format. It accepts what both platforms accept
 and is stricter where our own files are: nothing unknown, nothing out of order, nothing before, between or after.
+However old a key is, a phone takes it, and finds nothing by it any more: age refuses no file.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ import hashlib
 import re
 import struct
 import zlib
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, EllipticCurvePublicKey
@@ -23,6 +24,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from keyserver.errors import ConfigurationError, FormatError, VerificationError
 
 MAX_ENTRY_SIZE = 64 * 1024 * 1024
+MAX_SIGNATURE_LIST_SIZE = 64 * 1024
 
 ECDSA_P256_SHA256 = "1.2.840.10045.4.3.2"
 MAX_SIGNATURES = 10
@@ -30,8 +32,7 @@ MAX_SIGNATURES = 10
 CONFIRMED_TEST, CONFIRMED_CLINICAL_DIAGNOSIS, SELF_REPORT, REVOKED = 1, 2, 3, 5
 
 
-@dataclass(frozen=True, slots=True)
-class DiagnosisKey:
+class DiagnosisKey(NamedTuple):
     """One key of a file: 16 bytes, first interval, number of intervals (1..144), risk 0..8, and what is known of it.
 
     `report_type` is the number of the enum (1, 2, 3, in revised keys also 5) or None; `days_since_onset` is -14..14
@@ -75,6 +76,8 @@ class ExportFile:
 def read(zip_bytes: bytes, *, max_entry_size: int = MAX_ENTRY_SIZE) -> ExportFile:
     """Read the bytes of a zip without checking who signed it; no entry may unpack to more than `max_entry_size` bytes.
 
+    Memory is bounded by that size: what is too much is refused before it is unpacked or parsed any further.
+
     Raises:
         FormatError: the bytes are not an export file that both platforms accept.
     """
@@ -105,16 +108,55 @@ def verify(
         public_key = trusted.get((info.key_id, info.key_version))
         if public_key is None:
             continue
-        if not isinstance(public_key.curve, SECP256R1):
-            raise ConfigurationError(f"the trusted key {info.key_id}-{info.key_version} is not on P-256")
-        try:
-            public_key.verify(signature, export, ECDSA(SHA256()))
-        except InvalidSignature as error:
-            raise VerificationError(f"the signature of {info.key_id}-{info.key_version} does not verify") from error
+        if not _is_by(public_key, signature, export):
+            raise VerificationError(f"the signature of {info.key_id}-{info.key_version} does not verify")
         verified = True
     if not verified:
         raise VerificationError("the file has no signature by a trusted key")
     return file
+
+
+def verify_by(
+    zip_bytes: bytes, public_key: EllipticCurvePublicKey, *, max_entry_size: int = MAX_ENTRY_SIZE
+) -> tuple[ExportFile, SignatureInfo]:
+    """Read a file and find the signature that `public_key` made, by whatever id and version the file names that key.
+
+    Raises:
+        FormatError: as `read`.
+        VerificationError: no signature is by that key.
+        ConfigurationError: it is not on P-256.
+    """
+    export, signatures = _unpack(zip_bytes, max_entry_size)
+    file = _export(export, signatures)
+    for info, signature in zip(file.signature_infos, file.signatures, strict=True):
+        if _is_by(public_key, signature, export):
+            return file, info
+    raise VerificationError("the file has no signature by this key")
+
+
+def demand_distinct(spans: Iterable[tuple[datetime, datetime]]) -> None:
+    """Demand that no two files of one index have equal metadata: Android would take them for parts of one batch.
+
+    All files of an index are batch 1 of 1 of one region, so it is their `spans` that must differ (export.md 1.3, 2.8).
+
+    Raises:
+        VerificationError: two files have the same start and end.
+    """
+    seen = set()
+    for start, end in spans:
+        if (start, end) in seen:
+            raise VerificationError(f"two files of one index have the same span, {start:%F %T} to {end:%F %T} UTC")
+        seen.add((start, end))
+
+
+def _is_by(public_key: EllipticCurvePublicKey, signature: bytes, export: bytes) -> bool:
+    if not isinstance(public_key.curve, SECP256R1):
+        raise ConfigurationError("a trusted key is not on P-256")
+    try:
+        public_key.verify(signature, export, ECDSA(SHA256()))
+    except InvalidSignature:
+        return False
+    return True
 
 
 # The container: two local entries, two central ones, the end record, and not a byte more. Read from the front as
@@ -178,6 +220,8 @@ def _local_entry(data: bytes, offset: int, limit: int) -> tuple[_Entry, bytes, i
     _version, flags, method, _time, _date, crc, packed_size, size, name_length, extra_length = header
     name = data[position : position + name_length]
     _demand_plain_entry(name, flags, method, extra_length)
+    if name == _NAMES[1]:
+        limit = min(limit, MAX_SIGNATURE_LIST_SIZE)
     position += name_length
     deferred = bool(flags & _HAS_DESCRIPTOR)
     if deferred and (crc or packed_size or size):
@@ -259,6 +303,7 @@ def _fixed(layout: struct.Struct, data: bytes, position: int) -> tuple[tuple[Any
 _HEADER = b"EK Export v1    "
 _VARINT, _FIXED64, _BYTES = 0, 1, 2
 _INT32_MAX = 2**31 - 1
+_INTERVAL = 600  # seconds
 _VARINT_MAX_SHIFT = 28  # five bytes hold every value of this format; a negative int32 takes ten
 _LAST_SECOND = 253402300799  # 9999-12-31T23:59:59Z, as far as a datetime goes
 _KEY_NAME = re.compile(r"[A-Za-z0-9_]+")
@@ -283,11 +328,18 @@ _REVISED_TYPES = _FIRST_TYPES | {REVOKED}
 def _export(export: bytes, signature_list: bytes) -> ExportFile:
     if not export.startswith(_HEADER):
         raise FormatError("export.bin does not begin with the header of version 1")
-    lists: dict[int, list[bytes]] = {6: [], 7: [], 8: []}
     fields: dict[int, Any] = {}
-    for number, value in _wire(export[len(_HEADER) :], "export.bin", _EXPORT, _EXPORT_LISTS):
-        if number in lists:
-            lists[number].append(value)
+    infos: list[SignatureInfo] = []
+    keys, revised_keys = _Keys("keys", _FIRST_TYPES), _Keys("revised_keys", _REVISED_TYPES)
+    for number, value in _wire(export, len(_HEADER), "export.bin", _EXPORT, _EXPORT_LISTS):
+        if number == 7:
+            keys.add(value)
+        elif number == 8:
+            revised_keys.add(value)
+        elif number == 6:
+            infos.append(_signature_info(value))
+            if len(infos) > MAX_SIGNATURES:
+                raise FormatError(f"export.bin: more than {MAX_SIGNATURES} signature infos")
         else:
             fields[number] = value
     start, end = fields.get(1, 0), fields.get(2, 0)
@@ -298,28 +350,28 @@ def _export(export: bytes, signature_list: bytes) -> ExportFile:
     if 3 not in fields:
         raise FormatError("export.bin: no region")
     _demand_single_batch(fields.get(4), fields.get(5), "export.bin")
-    infos = tuple(_signature_info(body) for body in lists[6])
-    signatures = _signatures(signature_list, infos)
+    keys.demand_starts_before(end)
+    revised_keys.demand_starts_before(end)
     return ExportFile(
         start=datetime.fromtimestamp(start, UTC),
         end=datetime.fromtimestamp(end, UTC),
         region=_text(fields[3], "the region"),
-        signature_infos=infos,
-        keys=_diagnosis_keys(lists[7], "keys", _FIRST_TYPES),
-        revised_keys=_diagnosis_keys(lists[8], "revised_keys", _REVISED_TYPES),
+        signature_infos=tuple(infos),
+        keys=tuple(keys.found),
+        revised_keys=tuple(revised_keys.found),
         export_sha256=hashlib.sha256(export).hexdigest(),
-        signatures=signatures,
+        signatures=_signatures(signature_list, infos),
     )
 
 
-def _signatures(signature_list: bytes, infos: tuple[SignatureInfo, ...]) -> tuple[bytes, ...]:
+def _signatures(signature_list: bytes, infos: list[SignatureInfo]) -> tuple[bytes, ...]:
     """Read export.sig, whose infos must repeat those of export.bin one by one."""
-    bodies = [body for _, body in _wire(signature_list, "export.sig", _NO_TAGS, _SIGNATURE_LISTS)]
-    if not len(bodies) == len(infos) <= MAX_SIGNATURES or not infos:
+    bodies = [body for _, body in _wire(signature_list, 0, "export.sig", _NO_TAGS, _SIGNATURE_LISTS)]
+    if len(bodies) != len(infos) or not infos:
         raise FormatError(f"{len(infos)} signature infos and {len(bodies)} signatures, not equally many, 1 to 10")
     signatures = []
     for info, body in zip(infos, bodies, strict=True):
-        fields = dict(_wire(body, "a signature", _SIGNATURE, _NO_TAGS))
+        fields = dict(_wire(body, 0, "a signature", _SIGNATURE, _NO_TAGS))
         if _signature_info(fields.get(1, b"")) != info:
             raise FormatError("export.sig names other signing keys, or in another order, than export.bin")
         _demand_single_batch(fields.get(2), fields.get(3), "export.sig")
@@ -333,7 +385,7 @@ def _signatures(signature_list: bytes, infos: tuple[SignatureInfo, ...]) -> tupl
 
 
 def _signature_info(body: bytes) -> SignatureInfo:
-    fields = dict(_wire(body, "a signature info", _SIGNATURE_INFO, _NO_TAGS))
+    fields = dict(_wire(body, 0, "a signature info", _SIGNATURE_INFO, _NO_TAGS))
     version, key_id, algorithm = (_text(fields.get(number, b""), "a signature info") for number in (3, 4, 5))
     if not _KEY_NAME.fullmatch(key_id) or not _KEY_NAME.fullmatch(version):
         raise FormatError("a signature info has not a key id and version of letters, digits and underscores")
@@ -342,27 +394,44 @@ def _signature_info(body: bytes) -> SignatureInfo:
     return SignatureInfo(key_id, version, algorithm)
 
 
-def _diagnosis_keys(bodies: list[bytes], where: str, types: Container[int | None]) -> tuple[DiagnosisKey, ...]:
-    # Many keys share the same few bytes after their key data, so these are parsed once for all of them: half a million
-    # keys must take seconds.
-    seen: dict[bytes, tuple[int, int, int, int | None, int | None]] = {}
-    keys = []
-    for number, body in enumerate(bodies, 1):
+class _Keys:
+    """One list of keys, read record by record.
+
+    Many keys share the same few bytes after their key data, so these are parsed once for all of them: half a million
+    keys must take less than a second.
+    """
+
+    def __init__(self, where: str, types: Container[int | None]) -> None:
+        self.found: list[DiagnosisKey] = []
+        self._where = where
+        self._types = types
+        self._seen: dict[bytes, _Metadata] = {}
+
+    def add(self, body: bytes) -> None:
         if len(body) < 18 or not body.startswith(b"\x0a\x10"):
-            raise FormatError(f"export.bin: key {number} of {where} does not begin with 16 bytes of key data")
-        rest = body[18:]
-        metadata = seen.get(rest)
+            raise self._error("does not begin with 16 bytes of key data")
+        metadata = self._seen.get(body[18:])
         if metadata is None:
             try:
-                metadata = seen[rest] = _key_metadata(rest, types)
+                metadata = self._seen[body[18:]] = _key_metadata(body[18:], self._types)
             except FormatError as error:
-                raise FormatError(f"export.bin: key {number} of {where}: {error}") from error
-        keys.append(DiagnosisKey(body[2:18], *metadata))
-    return tuple(keys)
+                raise self._error(str(error)) from error
+        self.found.append(DiagnosisKey(body[2:18], *metadata))
+
+    def demand_starts_before(self, end: int) -> None:
+        """Refuse a key that was not in use yet when the file's span ended, in unix seconds."""
+        if any(start * _INTERVAL >= end for start, *_ in self._seen.values()):
+            raise FormatError(f"export.bin: a key of {self._where} starts after the file's end")
+
+    def _error(self, problem: str) -> FormatError:
+        return FormatError(f"export.bin: key {len(self.found) + 1} of {self._where}: {problem}")
 
 
-def _key_metadata(body: bytes, types: Container[int | None]) -> tuple[int, int, int, int | None, int | None]:
-    fields = dict(_wire(body, "its metadata", _KEY_METADATA, _NO_TAGS))
+_Metadata = tuple[int, int, int, int | None, int | None]  # the fields of a DiagnosisKey after its key
+
+
+def _key_metadata(body: bytes, types: Container[int | None]) -> _Metadata:
+    fields = dict(_wire(body, 0, "its metadata", _KEY_METADATA, _NO_TAGS))
     risk, start, period = fields.get(2, 0), fields.get(3, 0), fields.get(4, 144)
     report_type = fields.get(5)
     zigzag = fields.get(6)
@@ -392,12 +461,14 @@ def _text(value: bytes, what: str) -> str:
         raise FormatError(f"{what} is not UTF-8") from error
 
 
-def _wire(body: bytes, what: str, scalars: frozenset[int], lists: frozenset[int]) -> Iterator[tuple[int, Any]]:
-    """Yield the fields of a message: number and value, an int for varint and fixed64, else bytes.
+def _wire(
+    body: bytes, position: int, what: str, scalars: frozenset[int], lists: frozenset[int]
+) -> Iterator[tuple[int, Any]]:
+    """Yield the fields of the message from `position` on: number and value, an int for varint and fixed64, else bytes.
 
     Fields must ascend, as every encoder writes them; so a scalar that comes twice is out of order too.
     """
-    position, end, last = 0, len(body), 0
+    end, last = len(body), 0
     while position < end:
         tag = body[position]
         position += 1
@@ -410,7 +481,12 @@ def _wire(body: bytes, what: str, scalars: frozenset[int], lists: frozenset[int]
         if tag & 7 == _VARINT:
             value, position = _varint(body, position, what)
         else:
-            length, position = (8, position) if tag & 7 == _FIXED64 else _varint(body, position, what)
+            if tag & 7 == _FIXED64:
+                length = 8
+            elif position < end and body[position] < 0x80:  # nearly always: a key
+                length, position = body[position], position + 1
+            else:
+                length, position = _varint(body, position, what)
             value = body[position : position + length]
             position += length
             if position > end:

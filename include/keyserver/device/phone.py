@@ -2,7 +2,7 @@
 
 A phone is told the time, never looks for it, and knows only what a phone knows: what it broadcast and heard, the index,
 the files, and the public keys that it was given beforehand. It matches as Android's matcher does
-(crypto-and-clients.md a).
+(crypto-and-clients.md a), keeps to its platform's quota, and follows revisions as phones do (b).
 """
 
 from __future__ import annotations
@@ -14,15 +14,23 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from threading import Lock
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from keyserver.device import client, exportreader
-from keyserver.device.exportreader import REVOKED, DiagnosisKey, ExportFile
+from keyserver.device.exportreader import (
+    CONFIRMED_CLINICAL_DIAGNOSIS,
+    CONFIRMED_TEST,
+    REVOKED,
+    SELF_REPORT,
+    DiagnosisKey,
+    ExportFile,
+)
 from keyserver.device.issuer import publish_hmac
+from keyserver.device.platforms import EASY_GOING, Call, Platform
 from keyserver.errors import FormatError
 from keyserver.protocol import gaen
 from keyserver.protocol.intervals import INTERVALS_PER_DAY, interval_at, utc_midnight
@@ -33,6 +41,16 @@ WEAKEST_POWER, STRONGEST_POWER = -50, 20  # dBm; anything else is implausible
 
 HMAC_KEY_LENGTH = 16
 _PADDING = 1024  # bytes, and at most as many again of jitter (publish.md 1.3)
+
+# What a phone lets a revision change, once a key; a confirmed test is final.
+REVISIONS: Mapping[int | None, frozenset[int]] = {
+    SELF_REPORT: frozenset({CONFIRMED_TEST, CONFIRMED_CLINICAL_DIAGNOSIS, REVOKED}),
+    CONFIRMED_CLINICAL_DIAGNOSIS: frozenset({CONFIRMED_TEST, REVOKED}),
+}
+
+# How an index is followed (crypto-and-clients.md c, export.md 2.11): on from the last line read, from the top again if
+# that is gone; or whatever lines were not read yet.
+Reading = Literal["last seen", "set"]
 
 TrustedKeys = Mapping[tuple[str, str], EllipticCurvePublicKey]
 RandomBytes = Callable[[int], bytes]
@@ -72,6 +90,15 @@ class _Scan:
     metadata: bytes
 
 
+@dataclass(slots=True)
+class _Met:
+    """An uploader's key that was met: what is said of it now, and the power (dBm) by interval."""
+
+    report_type: int | None
+    powers: dict[int, int]
+    revised: bool = False
+
+
 class FileCache:
     """Lets many phones of one process share the work of verifying a file and of deriving its identifiers.
 
@@ -96,20 +123,30 @@ class FileCache:
 class Phone:
     """One phone. `trusted` are the public keys by (key id, key version) that it was given beforehand.
 
-    `random_bytes` is where its keys and paddings come from, `transmit_power` (dBm) what its broadcasts state.
+    `random_bytes` is where its keys and paddings come from, `transmit_power` (dBm) what its broadcasts state; `reading`
+    is how it follows an index, `platform` whose quota it keeps.
     """
 
     def __init__(
-        self, trusted: TrustedKeys, *, random_bytes: RandomBytes = secrets.token_bytes, transmit_power: int = -12
+        self,
+        trusted: TrustedKeys,
+        *,
+        random_bytes: RandomBytes = secrets.token_bytes,
+        transmit_power: int = -12,
+        reading: Reading = "last seen",
+        platform: Platform = EASY_GOING,
     ) -> None:
         self._trusted = dict(trusted)
         self._random_bytes = random_bytes
         self._metadata = gaen.metadata(transmit_power)
         self._keys: dict[int, TemporaryKey] = {}
         self._heard: dict[bytes, list[_Scan]] = {}
-        self._matches: dict[tuple[bytes, int], Match] = {}
+        self._met: dict[bytes, _Met] = {}
+        self._reading = reading
+        self._platform = platform
         self._last_line: dict[str, str] = {}
         self._processed: set[tuple[str, str]] = set()
+        self._calls: list[Call] = []
         self._revision_token: str | None = None
 
     def carry(self, since: datetime, until: datetime) -> None:
@@ -203,45 +240,75 @@ class Phone:
         http: httpx.Client | None = None,
         cache: FileCache | None = None,
     ) -> tuple[Match, ...]:
-        """Follow an index to its end, process what is new, and return all matches that the phone has at `now`.
+        """Follow an index, process what is new, and return all matches that the phone has at `now`.
 
-        Files are named by the lines of the index, each appended to `base`. A file that cannot be fetched or verified
-        ends the check; what came before it is done, and the next check begins with it again.
+        Files are named by the lines of the index, each appended to `base`. What the platform's quota has no room for is
+        left for a later check. A file that cannot be fetched or verified ends the check; what came before it is done,
+        and the next check begins with it again.
 
         Raises:
             RemoteError: the index or a file did not arrive.
             FormatError, VerificationError: the index is none, or a file is not one that a phone accepts.
         """
         self._forget(now)
-        for line in self._new_lines(index_url, client.fetch_index(index_url, http=http)):
-            if (base, line) not in self._processed:
-                self._process(client.fetch_file(base, line, http=http), cache)
+        lines = self._new_lines(index_url, base, client.fetch_index(index_url, http=http))
+        room = self._platform.room(self._calls, now)
+        passed: list[str] = []
+        spans: list[tuple[datetime, datetime]] = []
+        new = 0
+        try:
+            for line in lines:
+                is_new = (base, line) not in self._processed
+                if room is None or (is_new and new >= room):
+                    break
+                zip_bytes = client.fetch_file(base, line, http=http)
+                passed.append(line)
+                new += is_new
+                file, derived = self._open(zip_bytes, cache)
+                spans.append((file.start, file.end))
+                exportreader.demand_distinct(spans)
+                self._process(file, derived)
                 self._processed.add((base, line))
-            self._last_line[index_url] = line
+                self._last_line[index_url] = line
+        finally:  # a failed call counts too
+            if passed:
+                self._calls.append(Call(now, tuple(passed), new))
         return self.matches
 
     @property
+    def calls(self) -> tuple[Call, ...]:
+        """All calls that handed files over, in order."""
+        return tuple(self._calls)
+
+    @property
     def matches(self) -> tuple[Match, ...]:
-        """All matches, in order of their interval, then key."""
-        return tuple(sorted(self._matches.values(), key=lambda match: (match.interval, match.key)))
+        """All matches with keys that are not revoked, in order of their interval, then key."""
+        found = [
+            Match(key, interval, power, met.report_type)
+            for key, met in self._met.items()
+            if met.report_type != REVOKED
+            for interval, power in met.powers.items()
+        ]
+        return tuple(sorted(found, key=lambda match: (match.interval, match.key)))
 
     def _key_of_day(self, start: int) -> TemporaryKey:
         if start not in self._keys:
             self._keys[start] = TemporaryKey(self._random_bytes(gaen.KEY_LENGTH), start, INTERVALS_PER_DAY)
         return self._keys[start]
 
-    def _new_lines(self, index_url: str, lines: list[str]) -> list[str]:
-        """Return the lines after the last one seen, or, if that is gone, all of them (crypto-and-clients.md c)."""
+    def _new_lines(self, index_url: str, base: str, lines: list[str]) -> list[str]:
+        if self._reading == "set":
+            return [line for line in lines if (base, line) not in self._processed]
         last = self._last_line.get(index_url)
         return lines[lines.index(last) + 1 :] if last in lines else lines
 
-    def _process(self, zip_bytes: bytes, cache: FileCache | None) -> None:
-        derived: Iterable[Derived]
-        if cache is None:
-            file = exportreader.verify(zip_bytes, self._trusted)
-            derived = _derive(file.keys)
-        else:
-            file, derived = cache.open(zip_bytes, self._trusted)
+    def _open(self, zip_bytes: bytes, cache: FileCache | None) -> tuple[ExportFile, Iterable[Derived]]:
+        if cache is not None:
+            return cache.open(zip_bytes, self._trusted)
+        file = exportreader.verify(zip_bytes, self._trusted)
+        return file, _derive(file.keys)
+
+    def _process(self, file: ExportFile, derived: Iterable[Derived]) -> None:
         for key, identifiers in derived:
             if not self._heard.keys().isdisjoint(identifiers):
                 self._match(key, identifiers)
@@ -249,28 +316,32 @@ class Phone:
             self._revise(key)
 
     def _match(self, key: DiagnosisKey, identifiers: Iterable[bytes]) -> None:
+        """Remember a key that was met, as this file tells of it: in `keys` it stands as it is now."""
+        powers: dict[int, int] = {}
         for interval, rpi in enumerate(identifiers, key.rolling_start):
             for scan in self._heard.get(rpi, ()):
                 power = gaen.transmit_power(gaen.decrypt_metadata(key.key, rpi, scan.metadata))
                 if abs(scan.interval - interval) <= CLOCK_DRIFT and WEAKEST_POWER <= power <= STRONGEST_POWER:
-                    self._matches[key.key, interval] = Match(key.key, interval, power, key.report_type)
+                    powers[interval] = power
+        if powers:
+            self._met[key.key] = _Met(key.report_type, powers)
 
     def _revise(self, revised: DiagnosisKey) -> None:
-        """Take back the matches of a revoked key, or give them the new report type."""
-        for place, match in list(self._matches.items()):
-            if match.key != revised.key:
-                continue
-            if revised.report_type == REVOKED:
-                del self._matches[place]
-            else:
-                self._matches[place] = Match(match.key, match.interval, match.transmit_power, revised.report_type)
+        """Let a revision change what is known of a key that was met; any other key is none of this phone's business."""
+        met = self._met.get(revised.key)
+        if met is None or met.revised or revised.report_type not in REVISIONS.get(met.report_type, ()):
+            return
+        met.report_type, met.revised = revised.report_type, True
 
     def _forget(self, now: datetime) -> None:
         """Drop what was heard, and what was matched, more than 14 days before `now`."""
         oldest = interval_at(now - MEMORY)
         kept = {rpi: [scan for scan in scans if scan.interval >= oldest] for rpi, scans in self._heard.items()}
         self._heard = {rpi: scans for rpi, scans in kept.items() if scans}
-        self._matches = {place: match for place, match in self._matches.items() if match.interval >= oldest}
+        for key, met in list(self._met.items()):
+            met.powers = {interval: power for interval, power in met.powers.items() if interval >= oldest}
+            if not met.powers:
+                del self._met[key]
 
 
 def _derive(keys: Iterable[DiagnosisKey]) -> Iterator[Derived]:

@@ -1,14 +1,18 @@
-"""Build a batch's unsigned files and stage them under their hash (rules K2, B8, B10; export.md 1 and 2.8)."""
+"""Build a batch's unsigned files and stage them under their hash (rules K2, K3, A6, B8, B10; export.md 1 and 2.8)."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import groupby
 
-from keyserver.audit import recorded
-from keyserver.errors import ConflictError
+from keyserver.audit import Subject, recorded
+from keyserver.errors import ConflictError, RemoteError
 from keyserver.export.claim import step
 from keyserver.protocol.exportfile import (
     REPORT_TYPES,
@@ -19,41 +23,64 @@ from keyserver.protocol.exportfile import (
     encode,
     end_timestamp,
     split,
+    staged_path,
 )
 from keyserver.runtime import Runtime
 from keyserver.store import batches, files
-from keyserver.store.batches import Batch, BatchSigningKey, Fate, StoredRun
+from keyserver.store.batches import Batch, BatchSigningKey, Carriers, Contents, StoredRun
+from keyserver.store.database import Connection
 from keyserver.store.files import File
+from keyserver.version import code_version
 
 logger = logging.getLogger(__name__)
+_READERS = 2  # connections that group a batch's rows at once
 
 
 def build(runtime: Runtime, batch_id: int) -> None:
-    """Bring a batch from `planned` to `built`; one without keys was settled before (`settle_if_empty`).
+    """Bring a batch from `planned` to `built`; one that holds nothing was settled before (`settle_if_empty`).
 
-    Nothing here may depend on when or how often it runs: the rows no longer change, and the order is theirs.
+    Nothing here may depend on when or how often it runs: the rows no longer change, and the order is theirs. Only
+    which batches are out may: that is written down with the batch (K3).
     """
     with step(runtime, batch_id) as batch:
         if batch.has_reached("built"):
             logger.info("%s was built before", batch)
             return
-        runs, fates, signing_keys = _read(runtime, batch)
-        encoded = _encode(batch, runs, signing_keys)
-        for _, export_bin in encoded:
-            stage(runtime, export_bin, "bin")
-        _record(runtime, batch, [file for file, _ in encoded], fates)
+        built = []
+        with _reading(runtime, batch) as read:
+            for file, export_bin in _encoded(batch, read):
+                stage(runtime, export_bin, "bin")
+                built.append(file)
+        _record(runtime, batch, built, read.counts, read.carriers)
+
+
+def rebuild(runtime: Runtime, batch_id: int) -> list[tuple[File, bytes]]:
+    """Make a batch's files again from the database, as they were built: the record of each, and its export.bin (B8).
+
+    Nothing is staged or written. Raises `ConflictError` when the batch was never built.
+    """
+    with runtime.database.connection() as connection:
+        batch = batches.read(connection, batch_id)
+    if batch.carriers is None:
+        raise ConflictError(f"{batch} is {batch.status}: it was never built")
+    with _reading(runtime, batch) as read:
+        return list(_encoded(batch, read))
 
 
 def settle_if_empty(runtime: Runtime, batch_id: int) -> bool:
-    """Bring a planned batch without keys to `empty`, and tell whether that was done (export.md 2.12)."""
+    """Bring a planned batch that holds nothing to `empty`, and tell whether that was done (export.md 2.12)."""
     with step(runtime, batch_id) as batch:
         if batch.has_reached("built"):
             return False
         with runtime.database.transaction("REPEATABLE READ READ ONLY") as connection:
-            if batches.count_keys(connection, batch_id, most=1):
+            carriers = batches.carriers(connection, batch_id)
+            if batches.count_keys(connection, batch_id, most=1) or batches.count_revised_keys(
+                connection, batch_id, carriers, most=1
+            ):
                 return False
-            fates = batches.fates(connection, batch_id)
-        _record(runtime, batch, [], fates)
+            counts = {fate: found.rows for fate, found in batches.fates(connection, batch_id).items()}
+            counts |= {"synthetic": 0} | batches.revision_fates(connection, batch_id, carriers)
+        _record(runtime, batch, [], counts, carriers)
         return True
 
 
@@ -71,35 +98,65 @@ def stage(runtime: Runtime, data: bytes, suffix: str) -> None:
         put()
 
 
-def staged_path(sha256: bytes, suffix: str) -> str:
-    """Name a staged file: nothing under ``staging/`` is served."""
-    return f"staging/{sha256.hex()}.{suffix}"
+@dataclass(slots=True)
+class _Reading:
+    """What a batch is made of, read as it is asked for: first the keys, then the revised ones.
+
+    ``counts`` says by reason what became of every row and every revision of the span (A6); whole when both are read.
+    """
+
+    connections: list[Connection]
+    batch: Batch
+    carriers: Carriers
+    signing_keys: list[BatchSigningKey]
+    counts: Counter[str] = field(default_factory=lambda: Counter(synthetic=0))
+
+    def keys(self) -> Iterator[KeyRun]:
+        return self._counted(batches.key_runs(self.connections, self.batch.batch_id))
+
+    def revised_keys(self) -> Iterator[KeyRun]:
+        return self._counted(batches.revised_key_runs(self.connections[0], self.batch.batch_id, self.carriers))
+
+    def _counted(self, runs: Iterable[StoredRun]) -> Iterator[KeyRun]:
+        for _, alike in groupby(runs, StoredRun.place):
+            released = []
+            for run in alike:
+                self.counts[run.fate] += run.rows
+                if run.keys is not None:
+                    self.counts["synthetic"] += run.synthetic
+                    released.append(run)
+            if released:
+                yield KeyRun.of(_metadata(released[0]), b"".join(run.keys or b"" for run in released))
 
 
-def _read(runtime: Runtime, batch: Batch) -> tuple[list[KeyRun], dict[str, Fate], list[BatchSigningKey]]:
-    """Read all that a batch is made of in one snapshot (K2)."""
-    with runtime.database.transaction("REPEATABLE READ READ ONLY") as connection:
-        # It never takes the audit chain's lock, so a large batch may take its time (A1).
-        connection.execute("SET LOCAL idle_in_transaction_session_timeout = '10min'")
-        runs = [_run_of(stored) for stored in batches.key_runs(connection, batch.batch_id)]
-        return runs, batches.fates(connection, batch.batch_id), batches.signing_keys(connection, batch.batch_id)
+@contextmanager
+def _reading(runtime: Runtime, batch: Batch) -> Iterator[_Reading]:
+    """Read a batch in one snapshot (K2); its carriers as they were fixed when it was built, else as they are (K3)."""
+    with runtime.database.snapshot(_READERS) as connections:
+        if batch.carriers is None or batch.withdrawn_carriers is None:
+            carriers = batches.carriers(connections[0], batch.batch_id)
+        else:
+            carriers = Carriers(batch.carriers, batch.withdrawn_carriers)
+        yield _Reading(connections, batch, carriers, batches.signing_keys(connections[0], batch.batch_id))
 
 
-def _run_of(stored: StoredRun) -> KeyRun:
-    report_type = None if stored.report_type is None else REPORT_TYPES[stored.report_type]
-    metadata = Metadata(
-        report_type, stored.transmission_risk, stored.days_since_onset, stored.interval_number, stored.interval_count
-    )
-    return KeyRun(metadata, stored.keys)
+def _metadata(run: StoredRun) -> Metadata:
+    report_type = None if run.report_type is None else REPORT_TYPES[run.report_type]
+    return Metadata(report_type, run.transmission_risk, run.days_since_onset, run.interval_number, run.interval_count)
 
 
-def _encode(batch: Batch, runs: Sequence[KeyRun], signing_keys: Sequence[BatchSigningKey]) -> list[tuple[File, bytes]]:
-    """Make a batch's files: the record of each, and its bytes."""
-    infos = tuple(SignatureInfo(key.key_id, key.key_version) for key in signing_keys)
-    divided = split(runs, [], batch.max_keys)
-    encoded = []
-    for number, (keys, revised_keys) in enumerate(divided, start=1):
-        header = Header(batch.starts_at, end_timestamp(batch.ends_at, number, len(divided)), batch.output_region, infos)
+def _encoded(batch: Batch, read: _Reading) -> Iterator[tuple[File, bytes]]:
+    """Make a batch's files, one at a time: the record of each, and its bytes."""
+    infos = tuple(SignatureInfo(key.key_id, key.key_version) for key in read.signing_keys)
+    used = batch.end_offset if batch.supplement else None
+    files_of_batch = split(read.keys(), read.revised_keys(), batch.max_keys)
+    number, following = 0, next(files_of_batch, None)
+    while following is not None:
+        (keys, revised_keys), following = following, next(files_of_batch, None)
+        number += 1
+        is_split = number > 1 or following is not None
+        end = end_timestamp(batch.ends_at, number, split=is_split, used=used)
+        header = Header(batch.starts_at, end, batch.output_region, infos)
         export_bin = encode(header, keys, revised_keys)
         file = File(
             number,
@@ -109,18 +166,24 @@ def _encode(batch: Batch, runs: Sequence[KeyRun], signing_keys: Sequence[BatchSi
             revised_keys=sum(run.count for run in revised_keys),
             export_sha256=hashlib.sha256(export_bin).digest(),
         )
-        encoded.append((file, export_bin))
-    return encoded
+        yield file, export_bin
 
 
-def _record(runtime: Runtime, batch: Batch, built: Sequence[File], fates: dict[str, Fate]) -> None:
-    counts = {name: fate.rows for name, fate in fates.items()}
-    counts["synthetic"] = fates["released"].synthetic if "released" in fates else 0
+def _record(
+    runtime: Runtime, batch: Batch, built: Sequence[File], counts: Mapping[str, int], carriers: Carriers
+) -> None:
     status = "built" if built else "empty"
     hashes = {f"export_bin_{file.number}": file.export_sha256.hex() for file in built}
     with recorded(runtime.database, runtime.actor) as work:
-        batches.advance(work.connection, batch, status, run=runtime.actor.holder, counts=counts)
+        # A withdrawal locks the feed too: what was out when this was read still is when it is written down (K3).
+        files.lock_feed(work.connection, batch.feed_id)
+        if batches.carriers(work.connection, batch.batch_id) != carriers:
+            raise RemoteError(f"a batch of feed {batch.feed} was withdrawn while {batch} was built: it is built again")
+        batches.advance(work.connection, batch, status, run=runtime.actor.holder)
+        contents = Contents(counts, carriers, code_version())
+        batches.settle_contents(work.connection, batch.batch_id, contents)
         for file in built:
             files.insert(work.connection, batch.batch_id, batch.feed_id, file)
-        work.record(f"batch.{status}", {"batch": batch.batch_id, "feed": batch.feed}, counts=counts, hashes=hashes)
-    logger.info("%s is %s: rows %s, files %s", batch, status, counts, hashes)
+        subject: Subject = {"batch": batch.batch_id, "feed": batch.feed, "code": contents.code_version}
+        work.record(f"batch.{status}", subject, counts=counts, hashes=hashes)
+    logger.info("%s is %s: rows %s, files %s", batch, status, dict(counts), hashes)

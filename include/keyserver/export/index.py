@@ -8,8 +8,7 @@ import logging
 from keyserver.audit import recorded
 from keyserver.errors import ConflictError, KeyserverError, RemoteError
 from keyserver.export.claim import step
-from keyserver.export.release import public_path
-from keyserver.protocol.exportfile import INDEX_CACHE_CONTROL, INDEX_CONTENT_TYPE, index_content
+from keyserver.protocol.exportfile import INDEX_CACHE_CONTROL, INDEX_CONTENT_TYPE, index_content, public_path
 from keyserver.providers.blobs import BlobMissingError
 from keyserver.runtime import Runtime
 from keyserver.store import files

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from datetime import timedelta
 
-from keyserver.audit import recorded
 from keyserver.errors import Superseded, VerificationError
-from keyserver.export.build import staged_path
 from keyserver.export.claim import step
-from keyserver.protocol.exportfile import FILE_CACHE_CONTROL, FILE_CONTENT_TYPE
+from keyserver.export.logline import say
+from keyserver.export.signingkeys import keys_in_force
+from keyserver.protocol.exportfile import FILE_CACHE_CONTROL, FILE_CONTENT_TYPE, public_path, staged_path
 from keyserver.runtime import Runtime
 from keyserver.store import batches, files
 from keyserver.store.batches import Batch
@@ -16,6 +17,8 @@ from keyserver.store.database import Connection
 from keyserver.store.files import File
 
 logger = logging.getLogger(__name__)
+
+_KEPT = timedelta(days=15)  # R2: an older file's object goes with its retention
 
 
 def release(runtime: Runtime, batch_id: int) -> None:
@@ -27,12 +30,15 @@ def release(runtime: Runtime, batch_id: int) -> None:
         with runtime.database.transaction() as connection:
             verified = files.of_batch(connection, batch_id)
             _may_release(connection, runtime, batch)
+        with keys_in_force(runtime, batch):
+            logger.info("%s may be released: no key of it is revoked", batch)
         for file in verified:
             _put(runtime, batch, file)
-        with recorded(runtime.database, runtime.actor) as work:
+        with keys_in_force(runtime, batch) as work:
             _may_release(work.connection, runtime, batch)
             batches.advance(work.connection, batch, "released", run=runtime.actor.holder)
             places = files.release(work.connection, batch_id, batch.feed_id)
+            say(work, batch, "release")
             for file in verified:
                 work.record(
                     "file.released",
@@ -49,11 +55,25 @@ def release(runtime: Runtime, batch_id: int) -> None:
                 file.keys,
                 (file.zip_sha256 or b"").hex(),
             )
+        logger.info("what it was made of: keyserver export provenance %d", batch_id)
 
 
-def public_path(name: str) -> str:
-    """Name an object as the web server's folder has it: ``name`` is as the index lists it."""
-    return f"public/{name}"
+def remove_unlisted(runtime: Runtime) -> list[str]:
+    """Remove public objects that no index lists or ever will; give the names of those that were there.
+
+    A run that lost its batch between putting a file and saying so leaves one, if the batch is then held or withdrawn.
+    What the database does not know, and what may still be released, is left alone.
+    """
+    with runtime.database.connection() as connection:
+        names = files.unlisted(connection, _KEPT)
+    roots = sorted({name.rpartition("/")[0] for name in names})
+    there = {path for root in roots for path in runtime.blobs.list(public_path(f"{root}/"))}
+    unlisted = [name for name in names if public_path(name) in there]
+    for name in unlisted:
+        runtime.blobs.delete(public_path(name))
+        logger.warning("%s was in the store though no index lists it: it is removed", name)
+    runtime.blobs.purge([public_path(name) for name in unlisted])
+    return unlisted
 
 
 def _may_release(connection: Connection, runtime: Runtime, batch: Batch) -> None:

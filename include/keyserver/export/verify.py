@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import logging
 
-from keyserver.audit import recorded
 from keyserver.device import exportreader
 from keyserver.errors import VerificationError
-from keyserver.export.build import staged_path
 from keyserver.export.claim import step
+from keyserver.export.signingkeys import keys_in_force
+from keyserver.protocol.exportfile import staged_path
 from keyserver.protocol.signature import load_public_key
 from keyserver.runtime import Runtime
 from keyserver.store import batches, files
@@ -23,7 +23,7 @@ def verify(runtime: Runtime, batch_id: int) -> None:
     """Bring a batch from `signed` to `verified`, by the phone's own reader, which shares no code with the encoder.
 
     Raises `FormatError` or `VerificationError` when a phone would refuse a file, or would read other facts in it than
-    those that are recorded.
+    those that are recorded. A batch with a key that was revoked meanwhile is held and `Superseded` raised.
     """
     with step(runtime, batch_id) as batch:
         if batch.has_reached("verified"):
@@ -34,7 +34,7 @@ def verify(runtime: Runtime, batch_id: int) -> None:
             signed = files.of_batch(connection, batch_id)
         for file in signed:
             _verify_file(runtime, batch, file, signing_keys)
-        with recorded(runtime.database, runtime.actor) as work:
+        with keys_in_force(runtime, batch) as work:
             batches.advance(work.connection, batch, "verified", run=runtime.actor.holder)
             work.record(
                 "batch.verified",

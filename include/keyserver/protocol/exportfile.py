@@ -9,12 +9,14 @@ from __future__ import annotations
 import dataclasses
 import io
 import re
+import struct
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 from google.protobuf.message import DecodeError
 
 from keyserver.errors import ConfigurationError, FormatError
@@ -34,10 +36,17 @@ KEY_BYTES = 16
 ECDSA_P256_SHA256 = "1.2.840.10045.4.3.2"
 
 _MAGIC = b"EK Export v1    "
-_LEVEL = 6
-# What an identical zip needs beside identical contents (B8). Some builds of zlib choose their code by the processor:
-# an identical export.bin is promised everywhere, an identical zip where this and the kind of machine are the same.
-COMPRESSOR = f"zlib {zlib.ZLIB_RUNTIME_VERSION} level {_LEVEL}"
+# What repeats in an export.bin repeats from one record to the next. A small window never looks further: nearer matches
+# take fewer bits, and keys, which are random, are not searched in vain (measured: docs/performance.md).
+_LEVEL, _WINDOW_BITS, _MEMORY_LEVEL = 4, 11, 9
+# What an identical zip needs beside identical contents (B8). Some builds of zlib choose their code by the processor: an
+# identical export.bin is promised everywhere, an identical zip where this and the kind of machine are the same.
+COMPRESSOR = f"zlib {zlib.ZLIB_RUNTIME_VERSION} level {_LEVEL} window {_WINDOW_BITS} memory {_MEMORY_LEVEL}"
+
+_ZIP_VERSION = 20  # to read it: 2.0, the first with deflate
+_ZIP_EPOCH = (0, 1 << 5 | 1)  # 1980-01-01 00:00, the format's zero: time, date
+_ZIP_UNIX = 3
+_ZIP_MODE = 0o100644  # a regular file that all may read
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _WHOLE_DAY = 144
@@ -61,7 +70,7 @@ class Metadata:
 
 @dataclass(frozen=True, slots=True)
 class KeyRun:
-    """Keys of equal metadata, end to end in ascending order, as the database hands them over.
+    """Keys of equal metadata, end to end in ascending order.
 
     `key_bytes` is the length of each: 16, but in the files by which tests try a reader.
     """
@@ -69,6 +78,11 @@ class KeyRun:
     metadata: Metadata
     keys: bytes
     key_bytes: int = KEY_BYTES
+
+    @classmethod
+    def of(cls, metadata: Metadata, unordered: bytes) -> KeyRun:
+        """Make a run of 16-byte keys that come in any order."""
+        return cls(metadata, np.sort(np.frombuffer(unordered, f"S{KEY_BYTES}")).tobytes())
 
     @property
     def count(self) -> int:
@@ -140,23 +154,22 @@ def encode(header: Header, keys: Sequence[KeyRun], revised_keys: Sequence[KeyRun
 def _records(run: KeyRun, *, revised: bool) -> bytes:
     """Return the run's records as they stand in the export.
 
-    They differ in the key alone, which comes first in a record: the library writes one, and the keys of the run are
-    joined by what stands around its key.
+    They differ in the key alone: the library writes one, which is then filled with each key of the run.
     """
     size = run.key_bytes
-    chunks = [run.keys[start : start + size] for start in range(0, len(run.keys), size)]
-    if not chunks:
-        return b""
     key = _key_message(run.metadata)
-    behind = key.SerializeToString()
+    behind = len(key.SerializeToString())
     key.key_data = bytes(size)
     record = (
         export_pb2.TemporaryExposureKeyExport(revised_keys=[key])
         if revised
         else export_pb2.TemporaryExposureKeyExport(keys=[key])
     ).SerializeToString()
-    before = record[: len(record) - len(behind) - size]
-    return before + (behind + before).join(chunks) + behind
+    records = np.empty((run.count, len(record)), np.uint8)
+    records[:] = np.frombuffer(record, np.uint8)
+    before = len(record) - behind - size
+    records[:, before : before + size] = np.frombuffer(run.keys, np.uint8).reshape(run.count, size)
+    return records.tobytes()
 
 
 def _key_message(metadata: Metadata) -> export_pb2.TemporaryExposureKey:
@@ -184,38 +197,45 @@ def _unix_seconds(moment: datetime) -> int:
     return (moment - _EPOCH) // timedelta(seconds=1)
 
 
-def split(keys: Iterable[KeyRun], revised_keys: Iterable[KeyRun], most: int) -> list[tuple[list[KeyRun], list[KeyRun]]]:
+def split(
+    keys: Iterable[KeyRun], revised_keys: Iterable[KeyRun], most: int
+) -> Iterator[tuple[list[KeyRun], list[KeyRun]]]:
     """Deal a batch's keys out to files of at most `most` keys, first and revised ones together (2.8).
 
-    Files are filled in order, first keys before revised ones; a run is cut where a file is full. No keys, no file.
+    Files are filled in order, first keys before revised ones; a run is cut where a file is full. No keys, no file. Runs
+    are taken as they are needed: no more than one file's keys are held.
 
     Raises:
         ConfigurationError: `most` is not positive.
     """
     if most <= 0:
         raise ConfigurationError(f"a file must be allowed at least one key, not {most}")
-    files: list[tuple[list[KeyRun], list[KeyRun]]] = []
-    room = 0
+    file: tuple[list[KeyRun], list[KeyRun]] = ([], [])
+    room = most
     for column, runs in enumerate((keys, revised_keys)):
         for run in runs:
             place = 0
             while place < run.count:
                 if room == 0:
-                    files.append(([], []))
-                    room = most
+                    yield file
+                    file, room = ([], []), most
                 stop = min(run.count, place + room)
-                files[-1][column].append(run.part(place, stop))
+                file[column].append(run.part(place, stop))
                 room -= stop - place
                 place = stop
-    return files
+    if room < most:
+        yield file
 
 
-def end_timestamp(batch_end: datetime, number: int, of: int) -> datetime:
-    """Return the end that file `number` (from 1) of `of` states: the batch's, later by its number if it is split.
+def end_timestamp(batch_end: datetime, number: int, *, split: bool, used: int | None = None) -> datetime:
+    """Return the end that file `number` (from 1) of a batch states: the batch's, later by its number if it is split.
 
-    Phones take files of equal span for parts of one (2.8).
+    Phones take files of equal span for parts of one (2.8). A supplement's files end later than all that phones may have
+    had of its span: `used` says how many seconds after the batch's end were taken (B1).
     """
-    return batch_end if of == 1 else batch_end + timedelta(seconds=number)
+    if used is None and not split:
+        return batch_end
+    return batch_end + timedelta(seconds=(used or 0) + number)
 
 
 def decode(export_bin: bytes) -> Decoded:
@@ -316,15 +336,36 @@ def encode_signatures(infos: Sequence[SignatureInfo], signatures: Sequence[bytes
 
 
 def pack(export_bin: bytes, export_sig: bytes) -> bytes:
-    """Return the zip: export.bin, export.sig, both deflated, sizes before data, nothing of when or where (1.1)."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, content in (("export.bin", export_bin), ("export.sig", export_sig)):
-            entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
-            entry.create_system = 3  # Unix, on whatever system this runs
-            entry.external_attr = 0o100644 << 16  # a regular file that all may read
-            archive.writestr(entry, content, zipfile.ZIP_DEFLATED, _LEVEL)
-    return buffer.getvalue()
+    """Return the zip: export.bin, export.sig, both deflated, sizes before data, nothing of when or where (1.1).
+
+    Written out here, so that no version of a library decides what stands around the data (PKWARE's APPNOTE 4.3).
+    """
+    entries, directory = io.BytesIO(), io.BytesIO()
+    for name, content in ((b"export.bin", export_bin), (b"export.sig", export_sig)):
+        deflater = zlib.compressobj(_LEVEL, zlib.DEFLATED, -_WINDOW_BITS, _MEMORY_LEVEL)
+        deflated = deflater.compress(content) + deflater.flush()
+        facts = struct.pack(
+            "<HHHHHIIIHH",
+            _ZIP_VERSION,
+            0,  # no flags
+            zipfile.ZIP_DEFLATED,
+            *_ZIP_EPOCH,
+            zlib.crc32(content),
+            len(deflated),
+            len(content),
+            len(name),
+            0,  # no extra field
+        )
+        place = entries.tell()
+        entries.write(b"PK\3\4" + facts + name + deflated)
+        directory.write(
+            struct.pack("<4sH", b"PK\1\2", _ZIP_UNIX << 8 | _ZIP_VERSION)
+            + facts
+            + struct.pack("<HHHII", 0, 0, 0, _ZIP_MODE << 16, place)
+            + name
+        )
+    end = struct.pack("<4sHHHHIIH", b"PK\5\6", 0, 0, 2, 2, directory.tell(), entries.tell(), 0)
+    return entries.getvalue() + directory.getvalue() + end
 
 
 def file_name(root: str, batch_start: datetime, batch_end: datetime, number: int, zip_sha256: bytes) -> str:
@@ -335,6 +376,16 @@ def file_name(root: str, batch_start: datetime, batch_end: datetime, number: int
     """
     span = f"{_unix_seconds(batch_start)}-{_unix_seconds(batch_end)}"
     return f"{root}/{span}-{number:05d}-{zip_sha256[:4].hex()}.zip"
+
+
+def public_path(name: str) -> str:
+    """Name an object as the web server's folder has it: ``name`` is as the index lists it."""
+    return f"public/{name}"
+
+
+def staged_path(sha256: bytes, suffix: str) -> str:
+    """Name a staged file, which lies under its own hash: nothing under ``staging/`` is served."""
+    return f"staging/{sha256.hex()}.{suffix}"
 
 
 def index_content(names: Sequence[str]) -> bytes:

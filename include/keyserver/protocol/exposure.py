@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import pairwise
@@ -31,6 +31,8 @@ MAX_TRANSMISSION_RISK = 8
 EMBARGO = timedelta(hours=2)
 # T3: the age of a key, by its end, at which it is no longer taken.
 MAX_AGE = timedelta(days=15)
+# R1: how long a key is kept, from the start of its window.
+RETENTION = timedelta(days=14)
 
 
 class ReportType(StrEnum):
@@ -120,7 +122,7 @@ def transform(
     warnings: list[str] = []
     for index, key in enumerate(sent):
         try:
-            exposure = replace(_exposure(key, report_type, onset, current, oldest_end), index=index)
+            exposure = _exposure((index, key), report_type, onset, current, oldest_end)
         except FormatError as error:
             errors.append(f"key {index} {error}")
             continue
@@ -165,13 +167,21 @@ def created_at(now: datetime, key_end: int, width: timedelta) -> datetime:
     return floor_window(max(now, interval_start(key_end) + EMBARGO), width)
 
 
+def filled_risk(report_type: ReportType) -> int:
+    """Return the transmission risk of a key that came without one (publish.md 2.7)."""
+    return _TRANSMISSION_RISK[report_type]
+
+
 def base(window: datetime, closed_through: datetime) -> datetime:
     """Return the earliest window that may still be written to (rule W2), given that of now."""
     return max(window, closed_through)
 
 
-def _exposure(sent: SentKey, report_type: ReportType | None, onset: int, current: int, oldest_end: int) -> Exposure:
+def _exposure(
+    numbered: tuple[int, SentKey], report_type: ReportType | None, onset: int, current: int, oldest_end: int
+) -> Exposure:
     """Apply publish.md 2.3 to one key, in its order; raise FormatError with what is wrong."""
+    index, sent = numbered
     key = base64text.decode(sent.key)
     if len(key) != KEY_BYTES:
         raise FormatError(f"has {len(key)} bytes, not {KEY_BYTES}")
@@ -189,6 +199,7 @@ def _exposure(sent: SentKey, report_type: ReportType | None, onset: int, current
         sent.period,
         sent.transmission_risk or (_TRANSMISSION_RISK[report_type] if report_type else 0),
         days_between(onset, sent.start),
+        index,
     )
 
 

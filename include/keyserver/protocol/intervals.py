@@ -5,6 +5,7 @@ Moments are aware datetimes and arguments; nothing here reads a clock.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 from keyserver.errors import ConfigurationError, FormatError
@@ -64,6 +65,23 @@ def floor_window(moment: datetime, width: timedelta) -> datetime:
     if width <= timedelta(0) or _DAY % width:
         raise ConfigurationError(f"a window of {width} does not divide a day")
     return _EPOCH + _since_epoch(moment) // width * width
+
+
+def first_gap(
+    spans: Iterable[tuple[datetime, datetime | None]], start: datetime, end: datetime | None = None
+) -> datetime | None:
+    """Return the first moment in ``[start, end)`` that none of the half-open spans holds; None when there is none.
+
+    An end of None is no end.
+    """
+    moment = start
+    for span_start, span_end in sorted(spans, key=lambda span: span[0]):
+        if span_start > moment:
+            break
+        if span_end is None:
+            return None
+        moment = max(moment, span_end)
+    return moment if end is None or moment < end else None
 
 
 def _since_epoch(moment: datetime) -> timedelta:

@@ -35,6 +35,11 @@ def public_key_pem(key: ec.EllipticCurvePublicKey) -> str:
     return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode("ascii")
 
 
+def public_key_der(key: ec.EllipticCurvePublicKey) -> bytes:
+    """Return the key as SubjectPublicKeyInfo in DER: Android's list of keys has it in base64."""
+    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
 def verify(key: ec.EllipticCurvePublicKey, signature: bytes, sha256: bytes) -> None:
     """Check a DER signature over bytes whose SHA-256 (32 bytes) is given.
 

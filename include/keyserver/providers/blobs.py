@@ -1,6 +1,6 @@
 """Where files lie: the staging area, and what a CDN hands to phones.
 
-A port of five operations that each object store has, and its backend on a local disk. A path is relative, of letters,
+A port of six operations that each object store has, and its backend on a local disk. A path is relative, of letters,
 digits and ``._-`` with ``/`` between its parts; no part begins with a dot.
 """
 
@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +68,12 @@ class BlobStore(Protocol):
 
     def delete(self, path: str) -> None:
         """Remove a blob; that it is not there is success."""
+
+    def purge(self, paths: Sequence[str]) -> None:
+        """Let caches between the store and its readers forget these paths (rule B5); that they know none is success.
+
+        Asked for, not awaited: whoever needs it done looks at what the readers get.
+        """
 
 
 def open_blobs(url: str) -> BlobStore:
@@ -166,6 +172,11 @@ class LocalBlobs:
                 with self._locked(target.parent, fcntl.LOCK_EX):
                     target.unlink(missing_ok=True)
                     _sync(target.parent)
+
+    def purge(self, paths: Sequence[str]) -> None:
+        """As the port says: a folder has no caches before it."""
+        for path in paths:
+            self._target(path)
 
     def _target(self, path: str) -> Path:
         if len(path) > _LONGEST_PATH or not _PATH.fullmatch(path):

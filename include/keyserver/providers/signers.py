@@ -1,4 +1,4 @@
-"""Who signs: a port that is handed a SHA-256 and nothing else, as a KMS is, and its backend on a local disk.
+"""Who signs: a port that is handed a SHA-256 and nothing else; its backends are a local disk and a KMS.
 
 The export signing keys sign export.bin and nothing else (rule A5). A local key can be read by whoever is this process;
 only a KMS keeps it from the code that uses it.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
@@ -18,6 +18,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, utils
 from keyserver.errors import ConfigurationError, ConflictError, FormatError, RemoteError
 from keyserver.protocol import signature
 from keyserver.providers import local_folder, private_file
+
+if TYPE_CHECKING:
+    from keyserver.providers.googlekms import GoogleKmsSigner
+
+_GOOGLE = "gcpkms:"
 
 
 class Signer(Protocol):
@@ -34,22 +39,28 @@ class Signer(Protocol):
 
 
 def open_signer(url: str) -> Signer:
-    """Open the signer that a URL names: ``file:///folder``, which holds ``<key name>.pem``.
+    """Open the signer that a URL names.
+
+    ``file:///folder`` holds ``<key name>.pem``; ``gcpkms://projects/.../keyRings/<ring>`` is `googlekms`.
 
     Raises:
         ConfigurationError: the URL names none that is supported.
     """
+    if url.startswith(_GOOGLE):
+        return _google(url)
     return LocalSigner(local_folder(url, "the signer"))
 
 
 def generate(url: str, name: str) -> str:
-    """Make a key pair in the folder of a ``file:///folder`` URL; return the public key in PEM.
+    """Make a key pair where `open_signer` would look for it; return the public key in PEM.
 
     Raises:
         ConflictError: there is a key of this name; it stays.
         ConfigurationError: the URL or the name is none, or the process may not write there.
-        RemoteError: the disk failed.
+        RemoteError: the disk failed, or the key service did not answer.
     """
+    if url.startswith(_GOOGLE):
+        return _google(url).generate(name)
     path = _path(local_folder(url, "the signer"), name)
     key = ec.generate_private_key(ec.SECP256R1())
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
@@ -69,6 +80,12 @@ def generate(url: str, name: str) -> str:
     except OSError as error:
         raise RemoteError(f"the signing key {name} could not be written: {error.strerror}") from error
     return signature.public_key_pem(key.public_key())
+
+
+def _google(url: str) -> GoogleKmsSigner:
+    from keyserver.providers.googlekms import GoogleKmsSigner  # noqa: PLC0415 - costs a second
+
+    return GoogleKmsSigner(url)
 
 
 class LocalSigner:

@@ -78,7 +78,7 @@ class Configuration:
 class Intake:
     """What uploads are accepted with. ``token_aad``: what revision tokens of this server are bound to (3.1).
 
-    ``source`` gives the shard of an upload's counters and a token's nonce.
+    ``source`` gives a token's nonce.
     """
 
     database: Database
@@ -121,7 +121,6 @@ def accept(intake: Intake, request: PublishRequest, now: datetime, *, user_agent
         app.name,
         proof.authority_id if proof else None,
         statistics.facts(transformed.exposures, transformed.onset, platform, now),
-        intake.source.randrange(statistics.SHARDS),
     )
     rules = Rules(app.bypass_revision_token, intake.allow_partial_revisions)
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from keyserver.protocol.exportfile import Decoded, decode
+from keyserver.protocol.exportfile import Decoded, DecodedKey, decode
 from keyserver.protocol.exposure import EMBARGO
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class BatchFacts:
     region: str
     max_keys: int
     keys: int  # rows of the span that its rules select
+    revised_keys: int  # revisions that it has to tell (K3)
     signature_infos: tuple[tuple[str, str], ...]  # (key id, key version), the newest first
 
 
@@ -70,7 +71,7 @@ class Expectation:
     """
 
     name: str
-    table: Literal["staged files", "files", "keys"]
+    table: Literal["staged files", "files", "keys", "revised keys"]
     reason: str
     expected: str
     build: Callable[[Any, BatchFacts], Any]
@@ -84,6 +85,65 @@ def _between(column: str, low: float, high: float) -> Callable[[Any, BatchFacts]
 
 def _in_set(column: str, *values: object) -> Callable[[Any, BatchFacts], Any]:
     return lambda gxe, _: gxe.ExpectColumnValuesToBeInSet(column=column, value_set=list(values))
+
+
+def _of_both(table: Literal["keys", "revised keys"]) -> Iterator[Expectation]:
+    """Give what is expected of first and of revised keys alike; a name says of which."""
+    yield Expectation(f"{table} are 16 bytes", table, "phones drop any other", "16 bytes", _in_set("key_length", 16))
+    yield Expectation(
+        f"{table} are unique", table, "a key is released once (K1)", "no key twice", _in_set("not_seen_before", True)
+    )
+    yield Expectation(
+        f"periods of {table} are of a day",
+        table,
+        "iOS ignores a longer key, Android's builder throws",
+        "1 to 144",
+        _between("rolling_period", 1, 144),
+    )
+    yield Expectation(
+        f"starts of {table} are not negative",
+        table,
+        "Android's key builder throws",
+        "0 or later",
+        _between("rolling_start", 0, 2**31 - 1),
+    )
+    yield Expectation(
+        f"risks of {table} are known",
+        table,
+        "Android's key builder throws on others",
+        "0 to 8",
+        _between("transmission_risk", 0, 8),
+    )
+    yield Expectation(
+        f"days from onset of {table} are within two weeks",
+        table,
+        "Android's key builder throws on others",
+        "-14 to 14 or none",
+        _between("days_since_onset", -14, 14),
+    )
+    yield Expectation(
+        f"{table} ended two hours before the batch did",
+        table,
+        "both platforms demand it (T2)",
+        "an end at or before {facts.ends_at:%Y-%m-%d %H:%M:%S} UTC - 2 h",
+        lambda gxe, facts: gxe.ExpectColumnValuesToBeBetween(
+            column="ended", max_value=(facts.ends_at - EMBARGO).timestamp()
+        ),
+    )
+    yield Expectation(
+        f"{table} are young enough to match",
+        table,
+        "phones keep what they heard for 14 days (T3)",
+        "an end at or after {facts.cutoff:%Y-%m-%d %H:%M:%S} UTC",
+        lambda gxe, facts: gxe.ExpectColumnValuesToBeBetween(column="ended", min_value=facts.cutoff.timestamp()),
+    )
+    yield Expectation(
+        f"{table} are in order",
+        table,
+        "order must tell nothing of arrival (B10)",
+        "by metadata, then key",
+        _in_set("in_order", True),
+    )
 
 
 SUITE: tuple[Expectation, ...] = (
@@ -150,42 +210,7 @@ SUITE: tuple[Expectation, ...] = (
         "{facts.keys} keys, as the batch's rules select",
         lambda gxe, facts: gxe.ExpectTableRowCountToEqual(value=facts.keys),
     ),
-    Expectation("keys are 16 bytes", "keys", "phones drop any other", "16 bytes", _in_set("key_length", 16)),
-    Expectation(
-        "keys are unique",
-        "keys",
-        "a key is released once (K1)",
-        "no key twice",
-        _in_set("not_seen_before", True),
-    ),
-    Expectation(
-        "periods are of a day",
-        "keys",
-        "iOS ignores a longer key, Android's builder throws",
-        "1 to 144",
-        _between("rolling_period", 1, 144),
-    ),
-    Expectation(
-        "starts are not negative",
-        "keys",
-        "Android's key builder throws",
-        "0 or later",
-        _between("rolling_start", 0, 2**31 - 1),
-    ),
-    Expectation(
-        "risks are known",
-        "keys",
-        "Android's key builder throws on others",
-        "0 to 8",
-        _between("transmission_risk", 0, 8),
-    ),
-    Expectation(
-        "days from onset are within two weeks",
-        "keys",
-        "Android's key builder throws on others",
-        "-14 to 14 or none",
-        _between("days_since_onset", -14, 14),
-    ),
+    *_of_both("keys"),
     Expectation(
         "report types are first reports",
         "keys",
@@ -194,27 +219,26 @@ SUITE: tuple[Expectation, ...] = (
         _in_set("report_type", 1, 2, 3),
     ),
     Expectation(
-        "keys ended two hours before the batch did",
-        "keys",
-        "both platforms demand it (T2)",
-        "an end at or before {facts.ends_at:%Y-%m-%d %H:%M:%S} UTC - 2 h",
-        lambda gxe, facts: gxe.ExpectColumnValuesToBeBetween(
-            column="ended", max_value=(facts.ends_at - EMBARGO).timestamp()
-        ),
+        "revised keys number as stored",
+        "revised keys",
+        "no revision is lost or told twice (K1, K3)",
+        "{facts.revised_keys} keys, as the batches that are out had them",
+        lambda gxe, facts: gxe.ExpectTableRowCountToEqual(value=facts.revised_keys),
+    ),
+    *_of_both("revised keys"),
+    Expectation(
+        "report types are those of revisions",
+        "revised keys",
+        "a report becomes confirmed, likely or revoked (export.md 2.7)",
+        "1, 2 or 5",
+        _in_set("report_type", 1, 2, 5),
     ),
     Expectation(
-        "keys are young enough to match",
-        "keys",
-        "phones keep what they heard for 14 days (T3)",
-        "an end at or after {facts.cutoff:%Y-%m-%d %H:%M:%S} UTC",
-        lambda gxe, facts: gxe.ExpectColumnValuesToBeBetween(column="ended", min_value=facts.cutoff.timestamp()),
-    ),
-    Expectation(
-        "keys are in order",
-        "keys",
-        "order must tell nothing of arrival (B10)",
-        "by metadata, then key",
-        _in_set("in_order", True),
+        "revised keys are not first keys too",
+        "revised keys",
+        "phones would take the old state and the new one together (export.md 4, B11)",
+        "no key in both lists",
+        _in_set("in_one_list", True),
     ),
 )
 
@@ -227,7 +251,13 @@ def check_files(facts: BatchFacts, staged: Sequence[tuple[StagedFile, bytes]]) -
     if strangers := validate({"staged files": _staged_table(staged)}, facts):
         return strangers
     decoded = [(file, decode(data)) for file, data in staged]
-    return validate({"files": _files_table(facts, decoded), "keys": _keys_table(decoded)}, facts)
+    first = {row[0] for _, content in decoded for row in content.keys}
+    tables = {
+        "files": _files_table(facts, decoded),
+        "keys": _keys_table((row for _, content in decoded for row in content.keys), set()),
+        "revised keys": _keys_table((row for _, content in decoded for row in content.revised_keys), first),
+    }
+    return validate(tables, facts)
 
 
 def validate(tables: Mapping[str, pd.DataFrame], facts: BatchFacts) -> list[Finding]:
@@ -291,11 +321,12 @@ def _files_table(facts: BatchFacts, decoded: Sequence[tuple[StagedFile, Decoded]
     return pd.DataFrame(rows)
 
 
-def _keys_table(decoded: Sequence[tuple[StagedFile, Decoded]]) -> pd.DataFrame:
+def _keys_table(rows: Iterable[DecodedKey], elsewhere: Collection[bytes]) -> pd.DataFrame:
+    """Tabulate the rows of one list of all files; ``elsewhere`` are the keys of the other. No key stays in it."""
     import pandas as pd  # noqa: PLC0415 - costs more than a second
 
     columns = ["key", "report_type", "transmission_risk", "days_since_onset", "rolling_start", "rolling_period"]
-    table = pd.DataFrame([row for _, content in decoded for row in content.keys], columns=columns)
+    table = pd.DataFrame(list(rows), columns=columns)
     table["key_length"] = table["key"].map(len)
     table["report_type"] = table["report_type"].astype("Int64")
     table["days_since_onset"] = table["days_since_onset"].astype("Int64")
@@ -307,4 +338,5 @@ def _keys_table(decoded: Sequence[tuple[StagedFile, Decoded]]) -> pd.DataFrame:
     )
     table["in_order"] = ordered.index == table.index
     table["not_seen_before"] = ~table["key"].duplicated()
+    table["in_one_list"] = ~table["key"].isin(elsewhere)
     return table.drop(columns="key")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
@@ -115,6 +115,25 @@ class Database:
             with rolled_back_on_error(connection):
                 yield connection
                 connection.execute("COMMIT")
+
+    @contextmanager
+    def snapshot(self, connections: int) -> Iterator[list[Connection]]:
+        """Lend connections that all see the database as it is at one moment, to read from at once (rule K2).
+
+        They have ten minutes of patience: they never take the audit chain's lock, so large work may take its time (A1).
+        """
+        with ExitStack() as stack:
+            lent: list[Connection] = []
+            name = None
+            for _ in range(connections):
+                connection = stack.enter_context(self.transaction("REPEATABLE READ READ ONLY"))
+                if name is None:
+                    (name,) = connection.execute("SELECT pg_export_snapshot()").fetchone() or ("",)
+                else:
+                    connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(name)))
+                connection.execute("SET LOCAL idle_in_transaction_session_timeout = '10min'")
+                lent.append(connection)
+            yield lent
 
     def forget_connections(self) -> None:
         """Close the pool's connections, at the end or because the server went away."""

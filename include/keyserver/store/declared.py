@@ -77,7 +77,7 @@ class App:
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """An export signing key as the signer and the phones know it (export.md 3)."""
+    """A signing key as the signer and the phones know it (export.md 3), or the public logs' own (rule A3)."""
 
     name: str
     key_id: str
@@ -85,6 +85,7 @@ class SigningKey:
     public_key: str
     active_from: datetime
     active_thru: datetime | None
+    purpose: str = "export"  # or "transparency"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,7 @@ class Feed:
     max_keys: int
     padding_minimum: int
     padding_spread: int
+    padding_empty: bool
     development: bool
     paused: bool
     signing_keys: tuple[str, ...]
@@ -120,13 +122,17 @@ class Declared:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What the database holds, and its clock: now, the width of a window, and up to where windows are closed (W1)."""
+    """What the database holds, and its clock: now, the width of a window, and up to where windows are closed (W1).
+
+    ``revoked_keys``: the signing keys that were revoked, which nothing declared undoes.
+    """
 
     declared: Declared
     now: datetime
     width: timedelta
     closed_through: datetime
     feeds_with_batches: frozenset[str] = frozenset()
+    revoked_keys: frozenset[str] = frozenset()
 
 
 def read_locked(connection: Connection) -> Stored:
@@ -166,7 +172,8 @@ def read_locked(connection: Connection) -> Stored:
         tuple(SigningKey(*columns) for columns in _SQL.signing_keys(connection)),
         tuple(feeds),
     )
-    return Stored(declared, now, timedelta(minutes=width_minutes), closed_through, frozenset(with_batches))
+    revoked = frozenset(name for (name,) in _SQL.revoked_signing_keys(connection))
+    return Stored(declared, now, timedelta(minutes=width_minutes), closed_through, frozenset(with_batches), revoked)
 
 
 def write_authority(connection: Connection, authority: HealthAuthority, *, new: bool) -> None:

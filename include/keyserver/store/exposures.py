@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any
 
 import psycopg
 
 from keyserver.errors import ConfigurationError, RemoteError
 from keyserver.protocol import statistics
-from keyserver.protocol.exposure import Exposure, ReportType, base, created_at
-from keyserver.protocol.intervals import floor_window
+from keyserver.protocol.exposure import EMBARGO, Exposure, ReportType, base, created_at
+from keyserver.protocol.intervals import floor_window, interval_at
 from keyserver.protocol.revise import Decision, Known, Plan, Stored
 from keyserver.protocol.statistics import AGE_BUCKETS, ONSET_BUCKETS, Facts, Platform
 from keyserver.store.database import Connection, queries, rolled_back_on_error
+from keyserver.store.roundtrip import Text, byte_strings, integers, round_trip, statement, texts
 
 _QUERIES = queries("exposure")
-_LOCK_OPEN_WINDOW = _QUERIES.lock_open_window.sql
-_LOCK_LATER_WINDOW = _QUERIES.lock_later_window.sql
-_CLOSED_THROUGH = _QUERIES.closed_through.sql
-_EXISTING = _QUERIES.existing.sql
-_WRITE = _QUERIES.write_published.sql
+_BEGIN = statement("begin", "BEGIN ISOLATION LEVEL READ COMMITTED")
+_LOCK_OPEN_WINDOW = statement("lock_open_window", _QUERIES.lock_open_window.sql)
+_LOCK_LATER_WINDOW = statement("lock_later_window", _QUERIES.lock_later_window.sql)
+_CLOSED_THROUGH = statement("closed_through", _QUERIES.closed_through.sql)
+_EXISTING = statement("existing", _QUERIES.existing.sql)
+_WRITE = statement("write_published", _QUERIES.write_published.sql)
+_COMMIT = statement("commit", "COMMIT")
+_NOTHING: dict[str, Text] = {}
 
 _MOST_LATER_WINDOWS = 3
 _MOST_RESTARTS = 3
@@ -31,8 +37,7 @@ _MOST_RESTARTS = 3
 class Upload:
     """An upload's keys (distinct, not empty) and what is stored with each of them.
 
-    No authority: nobody's word stands behind it (publish.md 2.9). ``facts``: what is counted of it, in the counters of
-    this ``shard`` (0 to 15); None: nothing is.
+    No authority: nobody's word stands behind it (publish.md 2.9). ``facts``: what is counted of it; None: nothing is.
     """
 
     exposures: tuple[Exposure, ...]
@@ -42,7 +47,6 @@ class Upload:
     app_name: str
     health_authority_id: int | None
     facts: Facts | None = None
-    shard: int = 0
 
 
 def publish(connection: Connection, upload: Upload, plan: Plan) -> Decision:
@@ -78,9 +82,13 @@ class _OpenWindows:
     width: timedelta
     earliest: datetime
 
-    def of(self, exposure: Exposure) -> datetime:
-        """Return the start of the window that a key is published in."""
-        return max(self.earliest, created_at(self.now, exposure.end, self.width))
+    def of(self, exposures: Iterable[Exposure]) -> Iterable[datetime]:
+        """Return the start of the window that each key is published in."""
+        over = interval_at(self.now - EMBARGO)
+        for exposure in exposures:
+            # What ended so long ago is published now.
+            embargoed = exposure.end > over
+            yield max(self.earliest, created_at(self.now, exposure.end, self.width)) if embargoed else self.earliest
 
 
 def _attempt(connection: Connection, upload: Upload, plan: Plan) -> Decision:
@@ -88,33 +96,28 @@ def _attempt(connection: Connection, upload: Upload, plan: Plan) -> Decision:
     decision = plan(known)
     if decision.insert or decision.revise:
         _write(connection, upload, decision, windows)
-    with connection.pipeline():
-        commit = connection.execute("COMMIT")
-    if commit.statusmessage != "COMMIT":
-        raise RemoteError("the database did not commit")
+    round_trip(connection, (_COMMIT, _NOTHING))
     return decision
 
 
 def _begin(connection: Connection, upload: Upload) -> tuple[_OpenWindows, Known]:
     """Lock the window of now, or the next that is still open; return the keys that are stored already."""
-    keys = {"exposure_keys": [exposure.key for exposure in upload.exposures]}
-    # A pipeline's statements leave together but have their own snapshots: those after the lock see what it waited for.
-    with connection.pipeline():
-        connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
-        clock = connection.execute(_LOCK_OPEN_WINDOW)
-        through = connection.execute(_CLOSED_THROUGH)
-        stored = connection.execute(_EXISTING, keys)
-    now, width_minutes, window, _ = _only_row(clock)
-    (closed_through,) = _only_row(through)
+    keys = {"exposure_keys": byte_strings(exposure.key for exposure in upload.exposures)}
+    # They leave together but have their own snapshots: those after the lock see what it waited for.
+    _, clock, through, stored = round_trip(
+        connection, (_BEGIN, _NOTHING), (_LOCK_OPEN_WINDOW, _NOTHING), (_CLOSED_THROUGH, _NOTHING), (_EXISTING, keys)
+    )
+    now, width_minutes, window, _ = _only(clock)
+    (closed_through,) = _only(through)
     for _ in range(_MOST_LATER_WINDOWS):
         if closed_through <= window:
             break
         window = closed_through
-        with connection.pipeline():
-            connection.execute(_LOCK_LATER_WINDOW, {"starts_at": window})
-            through = connection.execute(_CLOSED_THROUGH)
-            stored = connection.execute(_EXISTING, keys)
-        (closed_through,) = _only_row(through)
+        starts_at = {"starts_at": window.isoformat()}
+        _, through, stored = round_trip(
+            connection, (_LOCK_LATER_WINDOW, starts_at), (_CLOSED_THROUGH, _NOTHING), (_EXISTING, keys)
+        )
+        (closed_through,) = _only(through)
     if closed_through > window:
         raise RemoteError("windows close faster than this upload could be stored")
     windows = _OpenWindows(now, timedelta(minutes=width_minutes), base(window, closed_through))
@@ -137,32 +140,31 @@ def _stored(row: tuple[Any, ...]) -> Stored:
 def _write(connection: Connection, upload: Upload, decision: Decision, windows: _OpenWindows) -> None:
     parameters = {
         "report_type": upload.report_type.value if upload.report_type else None,
-        "traveler": upload.traveler,
-        "regions": list(upload.regions),
+        "traveler": str(upload.traveler),
+        "regions": texts(upload.regions),
         "app_name": upload.app_name,
-        "health_authority_id": upload.health_authority_id,
-        "exposure_keys": [exposure.key for exposure in decision.insert],
-        "interval_numbers": [exposure.start for exposure in decision.insert],
-        "interval_counts": [exposure.period for exposure in decision.insert],
-        "transmission_risks": [exposure.transmission_risk for exposure in decision.insert],
-        "days_since_onset": [exposure.days_since_onset for exposure in decision.insert],
-        "created_at": [windows.of(exposure) for exposure in decision.insert],
-        "revised_keys": [exposure.key for exposure in decision.revise],
-        "revised_transmission_risks": [exposure.transmission_risk for exposure in decision.revise],
-        "revised_days_since_onset": [exposure.days_since_onset for exposure in decision.revise],
-        "base": windows.earliest,
-        "shard": upload.shard,
+        "health_authority_id": None if upload.health_authority_id is None else str(upload.health_authority_id),
+        "exposure_keys": byte_strings(exposure.key for exposure in decision.insert),
+        "interval_numbers": integers(exposure.start for exposure in decision.insert),
+        "interval_counts": integers(exposure.period for exposure in decision.insert),
+        "transmission_risks": integers(exposure.transmission_risk for exposure in decision.insert),
+        "days_since_onset": integers(exposure.days_since_onset for exposure in decision.insert),
+        "created_at": texts([start.isoformat() for start in windows.of(decision.insert)]),
+        "revised_keys": byte_strings(exposure.key for exposure in decision.revise),
+        "revised_transmission_risks": integers(exposure.transmission_risk for exposure in decision.revise),
+        "revised_days_since_onset": integers(exposure.days_since_onset for exposure in decision.revise),
+        "base": windows.earliest.isoformat(),
+        # One a connection, as far as they go: two that met in a row would wait for each other's commit.
+        "shard": str(connection.pgconn.backend_pid % statistics.SHARDS),
         **_counters(upload, decision, windows.now),
         **_profile(upload, decision, windows.now),
     }
-    # A pipeline of one: preparing the statement, when its turn comes, then costs no round trip.
-    with connection.pipeline():
-        written = connection.execute(_WRITE, parameters)
-    if _only_row(written) != (len(decision.insert), len(decision.revise)):
+    (written,) = round_trip(connection, (_WRITE, parameters))
+    if _only(written) != (len(decision.insert), len(decision.revise)):
         raise _OvertakenError
 
 
-def _counters(upload: Upload, decision: Decision, now: datetime) -> dict[str, Any]:
+def _counters(upload: Upload, decision: Decision, now: datetime) -> dict[str, Text]:
     """Return what is counted for the authority, as arrays with a 1 where it counts, and their places (from 1)."""
     added = None
     if upload.facts is not None and upload.health_authority_id is not None:
@@ -171,42 +173,42 @@ def _counters(upload: Upload, decision: Decision, now: datetime) -> dict[str, An
     oldest = added.oldest_bucket if added else None
     onset = added.onset_bucket if added else None
     return {
-        "counted": added is not None,
-        "hour": floor_window(now, timedelta(hours=1)),
-        "platform": 1 + platform,
+        "counted": str(added is not None),
+        "hour": floor_window(now, timedelta(hours=1)).isoformat(),
+        "platform": str(1 + platform),
         "publish": _one_at(platform, len(Platform)),
-        "teks": added.teks if added else 0,
-        "revisions": added.revisions if added else 0,
-        "oldest_bucket": 1 + (oldest or 0),
+        "teks": str(added.teks if added else 0),
+        "revisions": str(added.revisions if added else 0),
+        "oldest_bucket": str(1 + (oldest or 0)),
         "oldest_tek_days": _one_at(oldest, AGE_BUCKETS),
-        "onset_bucket": 1 + (onset or 0),
+        "onset_bucket": str(1 + (onset or 0)),
         "onset_age_days": _one_at(onset, ONSET_BUCKETS),
-        "missing_onset": added.missing_onset if added else 0,
+        "missing_onset": str(added.missing_onset if added else 0),
     }
 
 
-def _profile(upload: Upload, decision: Decision, now: datetime) -> dict[str, Any]:
+def _profile(upload: Upload, decision: Decision, now: datetime) -> dict[str, Text]:
     added = None
     if upload.facts is not None:
         added = statistics.profile(upload.facts, decision.insert, upload.report_type, now, traveler=upload.traveler)
     marginals = added.marginals if added else ()
     return {
-        "profiled": added is not None,
-        "day": now.astimezone(UTC).date(),
-        "profile_keys": added.keys if added else 0,
-        "profile_oldest_days": added.oldest_days if added else 0,
-        "marginal_whats": [what for what, _, _ in marginals],
-        "marginal_values": [value for _, value, _ in marginals],
-        "marginal_counts": [count for _, _, count in marginals],
+        "profiled": str(added is not None),
+        "day": now.astimezone(UTC).date().isoformat(),
+        "profile_keys": str(added.keys if added else 0),
+        "profile_oldest_days": str(added.oldest_days if added else 0),
+        "marginal_whats": texts([what for what, _, _ in marginals]),
+        "marginal_values": integers(value for _, value, _ in marginals),
+        "marginal_counts": integers(count for _, _, count in marginals),
     }
 
 
-def _one_at(place: int | None, size: int) -> list[int]:
-    return [int(index == place) for index in range(size)]
+@cache
+def _one_at(place: int | None, size: int) -> str:
+    return integers(int(index == place) for index in range(size))
 
 
-def _only_row(cursor: psycopg.Cursor[tuple[Any, ...]]) -> tuple[Any, ...]:
-    row = cursor.fetchone()
-    if row is None:
+def _only(rows: list[tuple[Any, ...]]) -> tuple[Any, ...]:
+    if not rows:
         raise ConfigurationError("the release clock does not run: migrate the database")
-    return row
+    return rows[0]

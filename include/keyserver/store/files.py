@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from keyserver.store.database import Connection, queries
 
@@ -24,6 +24,7 @@ class File:
     zip_sha256: bytes | None = None
     zip_bytes: int | None = None
     status: str = "staged"
+    confirmed_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,3 +122,29 @@ def index_lines(connection: Connection, feed_id: int) -> list[str]:
 def set_index(connection: Connection, feed_id: int, sha256: bytes) -> bool:
     """Remember the index that was written last; False when it was this one already."""
     return _SQL.set_index(connection, feed_id=feed_id, sha256=sha256) is not None
+
+
+def begin_withdrawal(connection: Connection, batch_id: int) -> int:
+    """Take the lines of a batch out of the index that the database gives; tell how many they were (B5)."""
+    count: int = _SQL.begin_withdrawal(connection, batch_id=batch_id)
+    return count
+
+
+def end_withdrawal(connection: Connection, batch_id: int) -> None:
+    """Say of a batch's files that their objects are no more (B5)."""
+    _SQL.end_withdrawal(connection, batch_id=batch_id)
+
+
+def unlisted(connection: Connection, since: timedelta) -> list[str]:
+    """Give the names of files that no index lists or ever will, of batches that began within this time."""
+    return [name for (name,) in _SQL.unlisted(connection, since=since)]
+
+
+def unconfirmed(connection: Connection) -> list[int]:
+    """Give the batches of released files that nobody has yet fetched as a phone does."""
+    return [batch_id for (batch_id,) in _SQL.unconfirmed(connection)]
+
+
+def confirm(connection: Connection, batch_id: int, number: int) -> bool:
+    """Remember that a file was fetched as a phone does; False if that was known, or it is no longer released."""
+    return _SQL.confirm(connection, batch_id=batch_id, number=number) is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -38,6 +38,24 @@ class Realm:
     requests_per_minute: int
     wrong_codes_per_hour: int
     codes_per_day: int
+
+
+# What of a realm may change.
+SETTINGS = (
+    "code_digits",
+    "code_lifetime",
+    "long_code_length",
+    "long_code_lifetime",
+    "test_types",
+    "date_required",
+    "certificate_lifetime",
+    "user_report",
+    "user_report_webhook",
+    "user_report_again",
+    "requests_per_minute",
+    "wrong_codes_per_hour",
+    "codes_per_day",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +118,7 @@ def caller(connection: Connection, key_mac: bytes) -> Caller | None:
     if row is None:
         return None
     now, key_id, kind, *realm = row
-    realm[6] = tuple(realm[6])
-    return Caller(now, key_id, kind, Realm(*realm))
+    return Caller(now, key_id, kind, _realm(realm))
 
 
 def signing_keys(connection: Connection) -> Mapping[str, tuple[str, str]]:
@@ -214,6 +231,18 @@ def add_realm(connection: Connection, realm: NewRealm) -> int | None:
     return identifier
 
 
+def lock_realm(connection: Connection, name: str) -> Realm | None:
+    """Return a realm, locked until the transaction ends."""
+    row = _SQL.lock_realm(connection, name=name)
+    return _realm(row) if row else None
+
+
+def update_realm(connection: Connection, realm: Realm) -> None:
+    """Store a realm's settings; its name, issuer, audience and signing keys stay as they are."""
+    columns = {name: getattr(realm, name) for name in ("id", *SETTINGS)}
+    _SQL.update_realm(connection, **columns | {"test_types": list(realm.test_types)})
+
+
 def realm_id(connection: Connection, name: str) -> int | None:
     """Return the id of a realm."""
     identifier: int | None = _SQL.realm_id(connection, name=name)
@@ -230,6 +259,11 @@ def revoke_api_key(connection: Connection, realm: int, name: str) -> int | None:
     """End an API key; None if there is no live one of this name."""
     identifier: int | None = _SQL.revoke_api_key(connection, realm_id=realm, name=name)
     return identifier
+
+
+def _realm(row: Sequence[Any]) -> Realm:
+    columns = dict(zip(Realm.__slots__, row, strict=True))
+    return Realm(**columns | {"test_types": tuple(columns["test_types"])})
 
 
 def _columns(said: Diagnosis) -> dict[str, Any]:

@@ -67,6 +67,13 @@ def count_request(service: Service, caller: Caller) -> Allowance:
     return _within(counted, caller.realm.requests_per_minute, "rate_limited", "this API key asks too often")
 
 
+def allowance(service: Service, caller: Caller) -> Allowance:
+    """Return what an API key may ask yet, and count nothing: what chaff is told (rule E1)."""
+    with service.database.connection() as connection:
+        counted = store.count(connection, caller.realm.id, f"requests/{caller.key_id}", MINUTE, by=0)
+    return _left(counted, caller.realm.requests_per_minute)
+
+
 def count_codes(service: Service, caller: Caller) -> None:
     """Count a code that is issued. Raises `TooManyError`, code ``quota_exceeded``."""
     with service.database.connection() as connection:
@@ -90,9 +97,13 @@ def take_back_guess(service: Service, caller: Caller) -> None:
         store.count(connection, caller.realm.id, "guesses", HOUR, by=-1)
 
 
+def _left(counted: Count, limit: int) -> Allowance:
+    return Allowance(limit, max(0, limit - counted.count), counted.ends_at)
+
+
 def _within(counted: Count, limit: int, code: str, message: str) -> Allowance:
-    allowance = Allowance(limit, max(0, limit - counted.count), counted.ends_at)
+    left = _left(counted, limit)
     if counted.count > limit:
         wait = max(1, math.ceil((counted.ends_at - counted.now).total_seconds()))
-        raise TooManyError(code, f"{message}: try again later", allowance, wait)
-    return allowance
+        raise TooManyError(code, f"{message}: try again later", left, wait)
+    return left

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from typing import Literal
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any, Literal
 
 from keyserver.audit import recorded
 from keyserver.errors import ConfigurationError, ConflictError
@@ -33,6 +35,34 @@ def create_realm(runtime: Runtime, realm: NewRealm) -> None:
         if store.add_realm(work.connection, realm) is None:
             raise ConflictError(f"there is a realm {realm.name} already")
         work.record("verification_realm.created", {"realm": realm.name})
+
+
+def update_realm(runtime: Runtime, name: str, changes: Mapping[str, Any]) -> list[str]:
+    """Change settings of a realm, by their names in `store.verification.SETTINGS`; return those that were others.
+
+    They hold from the next request on; codes that were issued stay as they are. What changed is audited, with its
+    values but for the webhook's address; when nothing did, nothing is.
+
+    Raises:
+        ConfigurationError: there is no such realm; it shall take reports of people's own and has no webhook.
+        StoreError: a value is not one that the schema takes.
+    """
+    with recorded(runtime.database, runtime.actor) as work:
+        old = store.lock_realm(work.connection, name)
+        if old is None:
+            raise _no_realm(name)
+        new = replace(old, **changes)
+        if new.user_report and new.user_report_webhook is None:
+            raise ConfigurationError(f"realm {name} has no webhook to hand codes to: give its URL as well")
+        changed = [setting for setting in store.SETTINGS if getattr(new, setting) != getattr(old, setting)]
+        if changed:
+            store.update_realm(work.connection, new)
+            told = {
+                setting: "another" if setting == "user_report_webhook" else _told(getattr(new, setting))
+                for setting in changed
+            }
+            work.record("verification_realm.changed", {"realm": name, **told})
+    return changed
 
 
 def create_api_key(runtime: Runtime, secret: bytes, realm: str, name: str, kind: Kind) -> str:
@@ -78,5 +108,18 @@ def public_keys(service: Service, realm: str | None) -> list[Mapping[str, str]] 
 def _realm(connection: Connection, name: str) -> int:
     identifier = store.realm_id(connection, name)
     if identifier is None:
-        raise ConfigurationError(f"there is no realm {name}: make it by `keyserver verification realm-create`")
+        raise _no_realm(name)
     return identifier
+
+
+def _no_realm(name: str) -> ConfigurationError:
+    return ConfigurationError(f"there is no realm {name}: make it by `keyserver verification realm-create`")
+
+
+def _told(value: int | timedelta | tuple[str, ...]) -> str | int:
+    """Return a setting as an event tells it: yes or no, a number, seconds, words."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, timedelta):
+        return f"{int(value.total_seconds())} s"
+    return value if isinstance(value, int) else ", ".join(value)
