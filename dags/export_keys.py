@@ -13,6 +13,7 @@ that it closed.
 * *A task was retried and the run is green:* nothing. A killed worker or a lost connection is healed by the retry.
 * *A task of a batch is red:* read its log; the error says what is wrong. The batch stays due, and the next run tries it
   again; after three such runs it is `held`.
+* *What went into a file, and what did not:* the log of `index` has the batch's record, its counts by reason included.
 * *A task is skipped:* its log says why: the batch was empty, another run had taken it over, or it is held.
 * *A batch is held* (`ALERT` in the log of `check` or of the step that failed): nothing of it was released, later
   batches go on. `keyserver export held` shows the problem; `keyserver export approve` and `keyserver export reject`
@@ -129,11 +130,13 @@ def export_keys() -> None:
 
         @task(map_index_template=LABEL)
         def index(batch: dict[str, Any]) -> None:
-            """List them."""
+            """List them, and tell in the log what the batch was made of."""
             from keyserver.export.index import index as work
+            from keyserver.oversight.provenance import log_provenance
 
             with batch_runtime(batch, blobs=True) as runtime:
                 work(runtime, batch["id"])
+                log_provenance(runtime, batch["id"])
 
         build(batch) >> check(batch) >> sign(batch) >> verify(batch) >> release(batch) >> index(batch)
 

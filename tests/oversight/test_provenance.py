@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from keyserver.configuration.apply import apply
 from keyserver.configuration.load import load
 from keyserver.errors import ConflictError
-from keyserver.oversight.provenance import account, provenance
+from keyserver.oversight.provenance import account, log_provenance, provenance
 from keyserver.oversight.wording import KEY_FATES, REVISION_FATES, to_json
 from keyserver.protocol.exposure import RETENTION
 from keyserver.store.oversight import FileRecord, WindowTotals
@@ -204,3 +205,14 @@ def test_rows_that_retention_deleted_before_the_batch_was_built_are_counted_as_d
     found = account(counts, [held], of_files, START + RETENTION)
     assert (found.problems, found.deleted_keys, found.deleted_revisions) == ([], keys, revisions)
     assert account(counts, [held], of_files, START + RETENTION - MINUTE).problems
+
+
+def test_a_batch_s_record_stands_in_the_log(north, caplog):
+    north.add_keys(3)
+    north.close_windows()
+    (batch_id,) = north.export()
+    with caplog.at_level(logging.INFO):
+        log_provenance(north.runtime(), batch_id)
+    told = [record.getMessage() for record in caplog.records if record.name == "keyserver.oversight.provenance"]
+    assert told == provenance(north.runtime(), str(batch_id)).sentences()
+    assert "3 released" in "\n".join(told)

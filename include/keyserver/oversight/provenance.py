@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +18,8 @@ from keyserver.store.oversight import BatchRecord, Event, FileRecord, WindowTota
 _REVISED = "revised_"
 _OUTSIDE = "revised_retold_outside"
 _MOST_DIGITS = 30
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,12 @@ class Provenance:
             *(_of_file(file) for file in self.files),
             _history(self.events, self.timings),
         )
+
+
+def log_provenance(runtime: Runtime, batch_id: int) -> None:
+    """Tell a batch's record in the log, for operators who look at its task."""
+    for sentence in provenance(runtime, str(batch_id)).sentences():
+        logger.info("%s", sentence)
 
 
 def provenance(runtime: Runtime, file_or_batch: str) -> Provenance:
