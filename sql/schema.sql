@@ -905,6 +905,8 @@ ALTER TABLE ONLY public.verification_token
 ALTER TABLE ONLY public.verification_user_report
     ADD CONSTRAINT verification_user_report_pkey PRIMARY KEY (phone_mac);
 
+CREATE INDEX audit_event_at ON public.audit_event USING btree (at);
+
 CREATE INDEX batch_due ON public.batch USING btree (feed_id, id) WHERE (status = ANY (ARRAY['planned'::text, 'built'::text, 'checked'::text, 'signed'::text, 'verified'::text]));
 
 CREATE INDEX batch_span ON public.batch USING gist (feed_id, tstzrange(starts_at, ends_at));

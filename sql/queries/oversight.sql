@@ -127,7 +127,10 @@ SELECT number, name, status, starts_at, ends_at, keys, revised_keys, export_sha2
 SELECT seq, at, kind, body ->> 'actor', body ->> 'run', body ->> 'task'
   FROM (SELECT seq, at, kind, convert_from(body, 'UTF8')::jsonb AS body
           FROM audit_event
-         WHERE NOT starts_with(kind, 'window.')) AS event
+         WHERE NOT starts_with(kind, 'window.')
+           -- A batch is planned when its end is past, so no earlier event names it, whatever the clock did later.
+           AND seq >= (SELECT min(seq) FROM audit_event
+                        WHERE at >= (SELECT ends_at FROM batch WHERE id = :batch_id))) AS event
  WHERE body -> 'subject' -> 'batch' = to_jsonb(:batch_id::bigint)
  ORDER BY seq;
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Callable
 
 from keyserver.audit import recorded
 from keyserver.errors import ConflictError, KeyserverError, RemoteError
@@ -32,15 +33,20 @@ def write_all(runtime: Runtime) -> int:
 
     A feed whose index cannot be written does not keep the others' from it; its error is raised at the end.
     """
+    return of_every_feed(runtime, write, "index")
+
+
+def of_every_feed(runtime: Runtime, write_one: Callable[[Runtime, FeedIndex], int], what: str) -> int:
+    """Write what each feed has in public, and give the number of objects written; the first error is raised last."""
     with runtime.database.connection() as connection:
         feeds = files.feeds(connection)
     written = 0
     failed: KeyserverError | None = None
     for feed in feeds:
         try:
-            written += write(runtime, feed)
+            written += write_one(runtime, feed)
         except KeyserverError as error:
-            logger.error("ALERT: the index of feed %s cannot be written: %s", feed.feed, error)
+            logger.error("ALERT: the %s of feed %s cannot be written: %s", what, feed.feed, error)
             failed = failed or error
     if failed is not None:
         raise failed
@@ -55,7 +61,7 @@ def write(runtime: Runtime, feed: FeedIndex) -> bool:
     """
     path = public_path(f"{feed.root}/index.txt")
     for _ in range(_MOST_TRIES):
-        current, etag = _read(runtime, path)
+        current, etag = read_public(runtime, path)
         with runtime.database.connection() as connection:
             lines = files.index_lines(connection, feed.feed_id)
         content = index_content(lines)
@@ -72,7 +78,8 @@ def write(runtime: Runtime, feed: FeedIndex) -> bool:
     raise RemoteError(f"the index of feed {feed.feed} was changed by others {_MOST_TRIES} times while it was written")
 
 
-def _read(runtime: Runtime, path: str) -> tuple[bytes | None, str | None]:
+def read_public(runtime: Runtime, path: str) -> tuple[bytes | None, str | None]:
+    """Give an object and the ETag that replacing it asks for; None for both where there is none (B7)."""
     try:
         blob = runtime.blobs.read(path)
     except BlobMissingError:

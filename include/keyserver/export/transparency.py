@@ -15,10 +15,10 @@ from keyserver.errors import (
     ConfigurationError,
     ConflictError,
     FormatError,
-    KeyserverError,
     RemoteError,
     VerificationError,
 )
+from keyserver.export.index import of_every_feed, read_public
 from keyserver.export.logline import close_days
 from keyserver.protocol import signature
 from keyserver.protocol.exportfile import index_content, public_path
@@ -33,9 +33,8 @@ from keyserver.protocol.transparency import (
     segment_name,
     sha256,
 )
-from keyserver.providers.blobs import BlobMissingError
 from keyserver.runtime import Runtime
-from keyserver.store import files, transparency
+from keyserver.store import transparency
 from keyserver.store.files import FeedIndex
 from keyserver.store.transparency import Signature
 
@@ -48,19 +47,7 @@ def publish_logs(runtime: Runtime) -> int:
 
     A feed whose log cannot be written does not keep the others' from it; its error is raised at the end.
     """
-    with runtime.database.connection() as connection:
-        feeds = files.feeds(connection)
-    written = 0
-    failed: KeyserverError | None = None
-    for feed in feeds:
-        try:
-            written += publish_log(runtime, feed)
-        except KeyserverError as error:
-            logger.error("ALERT: the public log of feed %s cannot be written: %s", feed.feed, error)
-            failed = failed or error
-    if failed is not None:
-        raise failed
-    return written
+    return of_every_feed(runtime, publish_log, "public log")
 
 
 def publish_log(runtime: Runtime, feed: FeedIndex) -> int:
@@ -78,7 +65,7 @@ def publish_log(runtime: Runtime, feed: FeedIndex) -> int:
     for _ in range(_MOST_TRIES):
         days = _days(runtime, feed)
         written += sum(_write_segment(runtime, feed, day) for day in _unwritten(runtime, feed, days))
-        current, etag = _read(runtime, path)
+        current, etag = read_public(runtime, path)
         if _days(runtime, feed) != days:
             continue  # another day ended meanwhile: no list names a segment before it is there, nor loses one
         content = index_content([segment_name(feed.root, day) for day in days])
@@ -103,7 +90,7 @@ def _unwritten(runtime: Runtime, feed: FeedIndex, days: list[date]) -> list[date
     unwritten = {day for day in days if public_path(segment_name(feed.root, day)) not in there}
     for day in reversed(days):
         if day not in unwritten:
-            current, _ = _read(runtime, public_path(segment_name(feed.root, day)))
+            current, _ = read_public(runtime, public_path(segment_name(feed.root, day)))
             if current == _sealed(runtime, feed, _segment(runtime, feed, day)):
                 break
             unwritten.add(day)
@@ -114,7 +101,7 @@ def _write_segment(runtime: Runtime, feed: FeedIndex, day: date) -> bool:
     """Write one segment unless it stands as it should: ETag first, database after it, so never an older one (B7)."""
     path = public_path(segment_name(feed.root, day))
     for _ in range(_MOST_TRIES):
-        current, etag = _read(runtime, path)
+        current, etag = read_public(runtime, path)
         segment = _segment(runtime, feed, day)
         _refuse_to_take_back(feed, current, segment)
         content = _sealed(runtime, feed, segment)
@@ -186,14 +173,6 @@ def _signature(runtime: Runtime, feed: FeedIndex, segment: Segment, digest: byte
     if stored is None:
         raise RemoteError(f"the key {label} of the public logs was revoked while it signed")
     return stored
-
-
-def _read(runtime: Runtime, path: str) -> tuple[bytes | None, str | None]:
-    try:
-        blob = runtime.blobs.read(path)
-    except BlobMissingError:
-        return None, None
-    return blob.data, blob.etag
 
 
 def _replace(runtime: Runtime, path: str, content: bytes, etag: str | None) -> bool:

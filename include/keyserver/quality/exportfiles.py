@@ -77,6 +77,7 @@ class Expectation:
     build: Callable[[Any, BatchFacts], Any]
     severity: Literal["block", "warn"] = "block"
     owner: str = _EXPORT_TEAM
+    of_rows: bool = True  # False: of the table as a whole, and so of an empty one too
 
 
 def _between(column: str, low: float, high: float) -> Callable[[Any, BatchFacts], Any]:
@@ -209,6 +210,7 @@ SUITE: tuple[Expectation, ...] = (
         "no key is lost or added between the database and the file",
         "{facts.keys} keys, as the batch's rules select",
         lambda gxe, facts: gxe.ExpectTableRowCountToEqual(value=facts.keys),
+        of_rows=False,
     ),
     *_of_both("keys"),
     Expectation(
@@ -224,6 +226,7 @@ SUITE: tuple[Expectation, ...] = (
         "no revision is lost or told twice (K1, K3)",
         "{facts.revised_keys} keys, as the batches that are out had them",
         lambda gxe, facts: gxe.ExpectTableRowCountToEqual(value=facts.revised_keys),
+        of_rows=False,
     ),
     *_of_both("revised keys"),
     Expectation(
@@ -277,6 +280,8 @@ def validate(tables: Mapping[str, pd.DataFrame], facts: BatchFacts) -> list[Find
         for expectation in SUITE:
             if expectation.table != name:
                 continue
+            if table.empty and expectation.of_rows:
+                continue  # most batches have no revised key, and of no row none is otherwise
             outcome = batch.validate(expectation.build(gx.expectations, facts), result_format="BASIC")
             if not outcome.success:
                 expected = expectation.expected.format(facts=facts)
