@@ -7,10 +7,10 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 UV_VERSION := $(shell sed -n 's/^uv==\([^ ]*\).*/\1/p' requirements.txt)
 
-.PHONY: help demo test test-fast up status down lint format lock schema bench bench-publish bench-chaff bench-export bench-padding fuzz clean
+.PHONY: help demo test test-fast up status down lint format lock schema bench bench-publish bench-chaff bench-export bench-padding bench-quality bench-retention bench-audit fuzz clean
 
 help: ## show this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(STAMP) ## run the main job once, from uploads to verified matches, and stop everything again
 	@$(BIN)/python -m deploy.local demo
@@ -48,7 +48,7 @@ lock: $(STAMP) ## compile requirements.in to requirements.txt, with hashes
 schema: $(STAMP) ## write sql/schema.sql anew, after a migration was added
 	@$(BIN)/python -m deploy.schema
 
-bench: bench-publish bench-chaff bench-export ## all benches, one after the other; SCALE=1
+bench: bench-publish bench-chaff bench-export bench-quality bench-retention bench-audit ## all benches, one after the other; SCALE=1
 
 bench-publish: $(STAMP) ## uploads a second, their latency at 300/s, and where the time goes; SCALE=1
 	@PYTHONPATH=include:. $(BIN)/python -m bench.publish
@@ -59,8 +59,17 @@ bench-chaff: $(STAMP) ## whether chaff can be told from uploads, by length or ti
 bench-export: $(STAMP) ## from a closed window to signed zips: keys a second, bytes a key, memory; SCALE=1
 	@PYTHONPATH=include:. $(BIN)/python -m bench.export
 
+bench-quality: $(STAMP) ## what the gate before signing costs for a file of 500,000 keys; SCALE=1
+	@PYTHONPATH=include:. $(BIN)/python -m bench.quality
+
 bench-padding: $(STAMP) ## how well padding can be told from real keys, against the reference's; SCALE=1
 	@PYTHONPATH=include:. $(BIN)/python -m bench.padding
+
+bench-retention: $(STAMP) ## what uploads notice while a day's keys are deleted, and how fast these go; SCALE=1
+	@PYTHONPATH=include:. $(BIN)/python -m bench.retention
+
+bench-audit: $(STAMP) ## how long an audit trail takes to verify, and its memory; SCALE=1
+	@PYTHONPATH=include:. $(BIN)/python -m bench.audit
 
 fuzz: $(STAMP) ## send the API hostile requests, 50,000 or N=
 	@PYTHONPATH=include:. $(BIN)/python -m bench.fuzz

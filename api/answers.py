@@ -13,6 +13,8 @@ from flask import Response, g, has_app_context
 from keyserver.protocol.messages import CONTENT_TYPE
 from keyserver.settings import Settings
 
+_COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
 # What a publish answer may say before its length would tell: a revision token (1.9 kB at most) and a text on 30 keys.
 ROOM_BYTES = 4096
 # A stats answer tells of up to 15 days (6.2).
@@ -53,7 +55,7 @@ class Answers:
     def encode(self, fields: Mapping[str, Any]) -> bytes:
         """Return the body."""
         said = {name: value for name, value in fields.items() if value} | {"padding": ""}
-        text = json.dumps(said, ensure_ascii=False, separators=(",", ":")).encode()
+        text = _COMPACT.encode(said).encode()
         length = self.room + _base64_length(self._least + secrets.randbelow(self._range))
         while length - len(text) < _base64_length(self._least):
             # Longer than was thought possible: it tells that much, and no more.

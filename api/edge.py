@@ -81,9 +81,10 @@ def install(app: Flask, settings: Settings, chaff: Mapping[str, Chaff]) -> None:
                 (route.remember if g.real else route.left)(seconds)
             metrics.time(path, seconds)
         metrics.count(path, response.status_code, g.get("code", ""))
-        for name, value in HEADERS.items():
-            response.headers.setdefault(name, value)
-        response.headers[REQUEST_ID] = g.request_id
+        headers = response.headers
+        own = {name.lower() for name, _ in headers}  # setdefault, for each by itself, takes several times as long
+        headers.extend([(name, value) for name, value in HEADERS.items() if name.lower() not in own])
+        headers.add(REQUEST_ID, g.request_id)
         return response
 
 

@@ -44,11 +44,12 @@ WINDOW_MINUTES = 15
 
 # 14 days, three report types with the risks that are filled in for them, onset two weeks around, one in ten shorter
 # than a day: some 4,700 combinations.
-_FILL = """
+FILL = """
 INSERT INTO exposure (exposure_key, interval_number, interval_count, transmission_risk, days_since_onset, report_type,
                       traveler, regions, created_at)
 SELECT substr(sha256(int8send(%(seed)s + n)), 1, 16),
-       (extract(epoch FROM date_trunc('day', %(at)s::timestamptz)) / 600)::integer - 144 * (1 + n %% 14),
+       (extract(epoch FROM date_trunc('day', %(at)s::timestamptz - interval '2 hours')) / 600)::integer
+       - 144 * (1 + n %% 14),
        CASE WHEN n %% 10 = 0 THEN 12 * (1 + n / 10 %% 3) ELSE 144 END,
        CASE WHEN n %% 100 < 80 THEN 2 WHEN n %% 100 < 88 THEN 4 ELSE 0 END,
        n / 7 %% 29 - 14,
@@ -70,7 +71,7 @@ def main() -> None:
             url = {role: role_url(server.admin_url, role, "bench") for role in ROLES}
             databases.set_up(server.admin_url, url)
             databases.migrate(url["keyserver_migrate"], WINDOW_MINUTES)
-            batch_id = _prepare(server.admin_url, url["keyserver_pipeline"], folder, keys, stored)
+            batch_id = prepare(server.admin_url, url["keyserver_pipeline"], folder, keys, stored)
             rounds = [_round(server.admin_url, url["keyserver_pipeline"], folder, batch_id) for _ in range(ROUNDS)]
             export_bin = max((folder / "blobs/staging").glob("*.bin"), key=lambda path: path.stat().st_size)
             deflated = _deflate(export_bin.read_bytes())
@@ -79,7 +80,8 @@ def main() -> None:
     _print(rounds, deflated, keys, stored)
 
 
-def _runtime(url: str, folder: Path) -> Runtime:
+def runtime_of(url: str, folder: Path) -> Runtime:
+    """Open what a step works with, whose store and signing keys lie in a folder."""
     return open_runtime(
         Actor("bench", run="bench"),
         url,
@@ -88,7 +90,7 @@ def _runtime(url: str, folder: Path) -> Runtime:
     )
 
 
-def _prepare(admin_url: str, url: str, folder: Path, keys: int, stored: int) -> int:
+def prepare(admin_url: str, url: str, folder: Path, keys: int, stored: int) -> int:
     """Store keys in the last hour's windows, close them, and give the batch that is due."""
     (folder / "signer").mkdir(mode=0o700)
     public_key = generate((folder / "signer").as_uri(), "bench")
@@ -98,10 +100,10 @@ def _prepare(admin_url: str, url: str, folder: Path, keys: int, stored: int) -> 
         connection.execute("SET session_replication_role = replica")  # closed windows are filled, too
         for day in range(STORED_DAYS if stored else 0):
             at = start - timedelta(days=STORED_DAYS - day)
-            connection.execute(_FILL, {"seed": -(day + 1) * 10_000_000, "at": at, "keys": stored // STORED_DAYS})
+            connection.execute(FILL, {"seed": -(day + 1) * 10_000_000, "at": at, "keys": stored // STORED_DAYS})
         for quarter in range(4):
             at = start + quarter * timedelta(minutes=WINDOW_MINUTES)
-            connection.execute(_FILL, {"seed": quarter * 10_000_000, "at": at, "keys": keys // 4})
+            connection.execute(FILL, {"seed": quarter * 10_000_000, "at": at, "keys": keys // 4})
         connection.execute("UPDATE release_clock SET closed_through = %s, rewritten_through = %s", [start, start])
         (feed_id,) = (
             connection.execute(
@@ -120,7 +122,7 @@ def _prepare(admin_url: str, url: str, folder: Path, keys: int, stored: int) -> 
         )
     with psycopg.connect(admin_url, dbname="bench", autocommit=True) as connection:
         connection.execute("VACUUM ANALYZE")
-    runtime = _runtime(url, folder)
+    runtime = runtime_of(url, folder)
     try:
         with runtime.database.connection() as connection:
             now = connection.execute("SELECT keyserver_now()").fetchone()
@@ -133,8 +135,8 @@ def _prepare(admin_url: str, url: str, folder: Path, keys: int, stored: int) -> 
     return claimed.batch_id
 
 
-def _round(admin_url: str, url: str, folder: Path, batch_id: int) -> dict[str, float]:
-    """Take the batch back to `planned` and work on it in a new process."""
+def take_back(admin_url: str, batch_id: int) -> None:
+    """Take a batch back to `planned`, claimed by this bench."""
     with psycopg.connect(admin_url, dbname="bench") as connection:
         connection.execute("SET session_replication_role = replica")
         connection.execute("DELETE FROM file")
@@ -144,6 +146,11 @@ def _round(admin_url: str, url: str, folder: Path, batch_id: int) -> dict[str, f
             " withdrawn_carriers = NULL WHERE id = %s",
             [batch_id],
         )
+
+
+def _round(admin_url: str, url: str, folder: Path, batch_id: int) -> dict[str, float]:
+    """Take the batch back to `planned` and work on it in a new process."""
+    take_back(admin_url, batch_id)
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(theirs, url, folder, batch_id))
@@ -157,7 +164,7 @@ def _round(admin_url: str, url: str, folder: Path, batch_id: int) -> dict[str, f
 def _work(told: Connection, url: str, folder: Path, batch_id: int) -> None:
     for staged in (folder / "blobs").glob("staging/*"):
         staged.unlink()
-    runtime = _runtime(url, folder)
+    runtime = runtime_of(url, folder)
     before = time.perf_counter()
     build.build(runtime, batch_id)
     built = time.perf_counter()

@@ -45,6 +45,7 @@ from keyserver.protocol.exposure import MAX_AGE
 from keyserver.quality.exportfiles import BatchFacts, StagedFile, check_files
 from keyserver.store import database as databases
 from keyserver.store.database import Database
+from keyserver.store.quality import Listed
 from tests.conftest import ROLES, role_url
 from tests.uploads import APP, add_revision_key, api_settings, authorise, interval, keys, request
 
@@ -138,8 +139,10 @@ def _findings(start: datetime, rows: list[tuple[Any, ...]]) -> list[object]:
         data = encode(Header(start, end, "NO", (INFO,)), runs, [])
         file = StagedFile(1, start, end, len(rows), 0, hashlib.sha256(data).digest())
         cutoff = end - timedelta(days=1) - MAX_AGE
-        facts = BatchFacts(start, end, cutoff, "NO", len(rows), len(rows), 0, ((INFO.key_id, INFO.key_version),))
-        return list(check_files(facts, [(file, data)]))
+        infos = ((INFO.key_id, INFO.key_version),)
+        facts = BatchFacts(start, end, cutoff, "NO", len(rows), len(rows), 0, infos, closed_through=end)
+        outcomes = check_files(facts, [(file, data)], lambda *_: Listed(0, 0, 0, 0))
+        return [outcome for outcome in outcomes if not outcome.met]
     except FormatError as error:
         return [error]
 

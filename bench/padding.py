@@ -168,7 +168,7 @@ class Person:
 
 def live(epidemic: Callable[[datetime, random.Random], Sent], seed: int) -> Run:
     """Live through an epidemic."""
-    source, run = random.Random(seed), Run()  # noqa: S311
+    source, run = random.Random(seed), Run()  # noqa: S311 - no secret
     for number in range(DAYS_LEARNED + DAYS_JUDGED):
         day = FIRST_DAY + number * DAY
         share = WEEKEND if day.weekday() > 4 else 1.0
@@ -454,7 +454,7 @@ def measure(name: str, runs: int) -> dict[str, Any]:
     print(f"\n{name}: {len(lived[0].people)} uploads in {DAYS_LEARNED + DAYS_JUDGED} days")
     print(f"  {'':10}{'keys AUC':>16}{'users AUC':>16}{'presence AUC':>14}{'count R2':>10}{'pairs %':>9}")
     for method, pad in METHODS.items():
-        files = [padded(run, pad, random.Random(number)) for number, run in enumerate(lived)]  # noqa: S311
+        files = [padded(run, pad, random.Random(number)) for number, run in enumerate(lived)]  # noqa: S311 - no secret
         known, unseen = files[:runs], files[runs:]
         by_key = tell(known, unseen, key_features, key_labels, KEY_FEATURES)
         by_user = tell(known, unseen, user_features, user_labels)

@@ -61,7 +61,7 @@ PARTS: dict[str, tuple[tuple[Any, str], ...]] = {
     "decode": ((route, "decode_request"),),
     "certificate": ((certificate, "verify"),),
     "key rules": ((accept, "transform"), (revise, "decide"), (statistics, "facts"), (revision, "unseal")),
-    "database": ((exposures, "publish"),),
+    "database": ((exposures, "publish_new"), (exposures, "publish")),
     "answer": ((revision, "union"), (revision, "seal"), (answers.Answers, "respond")),
 }
 REST = "flask and the rest"

@@ -16,8 +16,9 @@ that it closed.
 * *What went into a file, and what did not:* the log of `index` has the batch's record, its counts by reason included.
 * *A task is skipped:* its log says why: the batch was empty, another run had taken it over, or it is held.
 * *A batch is held* (`ALERT` in the log of `check` or of the step that failed): nothing of it was released, later
-  batches go on. `keyserver export held` shows the problem; `keyserver export approve` and `keyserver export reject`
-  settle it. After 24 hours without either it is rejected.
+  batches go on. `review_held` starts a run of `review_held_batch`, which asks an operator: answer it there, under
+  Required Actions, or by `keyserver export approve` and `keyserver export reject`. After 24 hours without an answer it
+  is rejected.
 * *`confirm` is red* (`ALERT` in its log): a released file does not reach phones as it was released. Nothing is taken
   back; every run looks again. Mend the web server or the CDN; for a bad file, run `withdraw_release`.
 * *`publish_log` is red:* phones are served; the public log beside an index is behind. Its log says which and why: no
@@ -30,6 +31,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import (
     Asset,
     AssetAlias,
@@ -41,7 +43,7 @@ from airflow.sdk import (
     task_group,
 )
 
-from keyserver_airflow import DEFAULT_ARGS, task_runtime
+from keyserver_airflow import DEFAULT_ARGS, start_review, task_runtime, unasked
 
 EXPORT_DUE = Asset("keyserver_export_due")
 MORE_IS_DUE = AssetAlias("keyserver_more_is_due")
@@ -149,20 +151,25 @@ def export_keys() -> None:
             return work(runtime)
 
     @task(outlets=[MORE_IS_DUE], execution_timeout=timedelta(minutes=2))
-    def finish(*, outlet_events: Any) -> None:
-        """Tidy the store and what nobody decides on, ask for another run while more is due, give back claims."""
+    def finish(*, outlet_events: Any) -> list[int]:
+        """Tidy the store and what nobody decides on, ask for another run while more is due, give back claims.
+
+        The result: the held batches that nobody was asked about yet.
+        """
         from keyserver.export.claim import give_back, more_is_due
-        from keyserver.export.decide import reject_unanswered
+        from keyserver.export.decide import reject_unanswered, waiting
         from keyserver.export.index import write_all
         from keyserver.export.release import remove_unlisted
 
-        with task_runtime(get_current_context(), blobs=True) as runtime:
+        context = get_current_context()
+        with task_runtime(context, blobs=True) as runtime:
             try:
                 write_all(runtime)
                 remove_unlisted(runtime)
                 reject_unanswered(runtime)
                 if more_is_due(runtime):
                     outlet_events[MORE_IS_DUE].add(EXPORT_DUE)
+                return unasked(context, waiting(runtime))
             finally:
                 give_back(runtime)
 
@@ -174,14 +181,23 @@ def export_keys() -> None:
         with task_runtime(get_current_context(), blobs=True, signer=True) as runtime:
             return publish_logs(runtime)
 
-    due = claim_due()
+    @task(doc_md="Ask an operator about a held batch, once.")
+    def review_held(batch: int) -> None:
+        """Start the run that asks: the words above are the task's, as Airflow shows them of one that is mapped."""
+        start_review(batch)
+
+    due, finished = claim_due(), finish()
+    exported = export_batch.expand(batch=due)
+    # Teardowns, so that all three work whatever became of the batches.
+    last = [confirm().as_teardown(), finished.as_teardown(), publish_log().as_teardown()]
     close_windows() >> [rewrite_windows(), due]
-    # Teardowns, so that a run is as green as its batches are, and all three work whatever became of them.
-    export_batch.expand(batch=due) >> [
-        confirm().as_teardown(on_failure_fail_dagrun=True),
-        finish().as_teardown(on_failure_fail_dagrun=True),
-        publish_log().as_teardown(on_failure_fail_dagrun=True),
-    ]
+    # What ends a run says whether it is green: this says whether its batches and its last steps are.
+    all_well = EmptyOperator(
+        task_id="all_well", trigger_rule="none_failed", doc_md="Makes the run red if anything of it is."
+    )
+    exported >> last >> all_well
+    exported >> all_well
+    review_held.expand(batch=finished)
 
 
 def batch_runtime(batch: dict[str, Any], **parts: bool) -> Any:

@@ -6,7 +6,7 @@ DECLARE
     role text;
 BEGIN
     FOREACH role IN ARRAY ARRAY['keyserver_migrate', 'keyserver_api', 'keyserver_pipeline', 'keyserver_rewriter',
-                                'keyserver_auditor', 'keyserver_verification'] LOOP
+                                'keyserver_retention', 'keyserver_auditor', 'keyserver_verification'] LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN
             EXECUTE format('CREATE ROLE %I LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION', role);
         END IF;
@@ -25,18 +25,25 @@ ALTER ROLE keyserver_api SET idle_in_transaction_session_timeout = '5s';
 ALTER ROLE keyserver_api SET plan_cache_mode = 'force_generic_plan';
 ALTER ROLE keyserver_api SET enable_seqscan = off;
 ALTER ROLE keyserver_api SET jit = off;
+-- Each statement needs a snapshot younger than the lock before it, those inside `publish_keys` too.
+ALTER ROLE keyserver_api SET default_transaction_isolation = 'read committed';
 
 -- A1: a frozen worker must not hold the audit chain.
 ALTER ROLE keyserver_pipeline SET lock_timeout = '10s';
 ALTER ROLE keyserver_pipeline SET idle_in_transaction_session_timeout = '10s';
 ALTER ROLE keyserver_rewriter SET lock_timeout = '10s';
 ALTER ROLE keyserver_rewriter SET idle_in_transaction_session_timeout = '10s';
+ALTER ROLE keyserver_retention SET lock_timeout = '10s';
+ALTER ROLE keyserver_retention SET idle_in_transaction_session_timeout = '10s';
 ALTER ROLE keyserver_pipeline SET tcp_keepalives_idle = 10;
 ALTER ROLE keyserver_pipeline SET tcp_keepalives_interval = 5;
 ALTER ROLE keyserver_pipeline SET tcp_keepalives_count = 3;
 ALTER ROLE keyserver_rewriter SET tcp_keepalives_idle = 10;
 ALTER ROLE keyserver_rewriter SET tcp_keepalives_interval = 5;
 ALTER ROLE keyserver_rewriter SET tcp_keepalives_count = 3;
+ALTER ROLE keyserver_retention SET tcp_keepalives_idle = 10;
+ALTER ROLE keyserver_retention SET tcp_keepalives_interval = 5;
+ALTER ROLE keyserver_retention SET tcp_keepalives_count = 3;
 
 ALTER ROLE keyserver_auditor SET default_transaction_read_only = on;
 
@@ -49,5 +56,6 @@ ALTER ROLE keyserver_migrate SET log_error_verbosity = 'terse';
 ALTER ROLE keyserver_api SET log_error_verbosity = 'terse';
 ALTER ROLE keyserver_pipeline SET log_error_verbosity = 'terse';
 ALTER ROLE keyserver_rewriter SET log_error_verbosity = 'terse';
+ALTER ROLE keyserver_retention SET log_error_verbosity = 'terse';
 ALTER ROLE keyserver_auditor SET log_error_verbosity = 'terse';
 ALTER ROLE keyserver_verification SET log_error_verbosity = 'terse';

@@ -76,6 +76,8 @@ CREATE TABLE public.batch (
     carriers bigint[],
     withdrawn_carriers bigint[],
     code_version text,
+    padding_minimum integer,
+    padding_spread integer,
     CONSTRAINT batch_check CHECK ((ends_at > starts_at)),
     CONSTRAINT batch_check1 CHECK ((revisions_to >= ends_at)),
     CONSTRAINT batch_check2 CHECK (((claimed_by IS NULL) = (claim_renewed_at IS NULL))),
@@ -83,8 +85,11 @@ CREATE TABLE public.batch (
     CONSTRAINT batch_check4 CHECK (((NOT supplement) OR (replaces IS NOT NULL))),
     CONSTRAINT batch_check5 CHECK ((with_keys OR (replaces IS NOT NULL))),
     CONSTRAINT batch_check6 CHECK (((carriers IS NULL) = (withdrawn_carriers IS NULL))),
+    CONSTRAINT batch_check7 CHECK (((padding_minimum IS NULL) = (padding_spread IS NULL))),
     CONSTRAINT batch_end_offset_check CHECK ((end_offset >= 0)),
     CONSTRAINT batch_max_keys_check CHECK ((max_keys > 0)),
+    CONSTRAINT batch_padding_minimum_check CHECK ((padding_minimum >= 0)),
+    CONSTRAINT batch_padding_spread_check CHECK ((padding_spread >= 0)),
     CONSTRAINT batch_status_check CHECK ((status = ANY (ARRAY['planned'::text, 'built'::text, 'checked'::text, 'signed'::text, 'verified'::text, 'released'::text, 'withdrawing'::text, 'withdrawn'::text, 'empty'::text, 'held'::text, 'rejected'::text, 'replaced'::text])))
 );
 
@@ -137,7 +142,8 @@ CREATE TABLE public.exposure (
     CONSTRAINT exposure_revised_days_since_onset_check CHECK (((revised_days_since_onset >= '-14'::integer) AND (revised_days_since_onset <= 14))),
     CONSTRAINT exposure_revised_transmission_risk_check CHECK (((revised_transmission_risk >= 0) AND (revised_transmission_risk <= 8))),
     CONSTRAINT exposure_transmission_risk_check CHECK (((transmission_risk >= 0) AND (transmission_risk <= 8)))
-);
+)
+WITH (autovacuum_vacuum_scale_factor='0.05', autovacuum_vacuum_insert_scale_factor='0.05');
 
 CREATE FUNCTION public.key_fate(batch public.batch, exposure public.exposure) RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -249,9 +255,106 @@ BEGIN
     END CASE;
 END $_$;
 
+CREATE TABLE public.release_clock (
+    only_row boolean DEFAULT true NOT NULL,
+    width_minutes integer NOT NULL,
+    closed_through timestamp with time zone NOT NULL,
+    rewritten_through timestamp with time zone NOT NULL,
+    settable boolean DEFAULT false NOT NULL,
+    CONSTRAINT release_clock_check CHECK ((rewritten_through <= closed_through)),
+    CONSTRAINT release_clock_only_row_check CHECK (only_row),
+    CONSTRAINT release_clock_width_minutes_check CHECK ((((width_minutes >= 1) AND (width_minutes <= 1440)) AND ((1440 % width_minutes) = 0)))
+);
+
+CREATE FUNCTION public.hold_release_clock() RETURNS timestamp with time zone
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    BEGIN ATOMIC
+ SELECT release_clock.closed_through
+    FROM public.release_clock
+  FOR SHARE OF release_clock;
+END;
+
 CREATE FUNCTION public.keyserver_now() RETURNS timestamp with time zone
     LANGUAGE sql
     RETURN clock_timestamp();
+
+CREATE FUNCTION public.publish_keys(p_held_from timestamp with time zone, p_embargo interval, p_report_type public.report_type, p_traveler boolean, p_regions text[], p_app_name text, p_health_authority_id bigint, p_exposure_keys bytea[], p_interval_numbers integer[], p_interval_counts smallint[], p_transmission_risks smallint[], p_days_since_onset smallint[], p_revised_keys bytea[], p_revised_transmission_risks smallint[], p_revised_days_since_onset smallint[], p_shard smallint, p_publish bigint[], p_teks bigint, p_revisions bigint, p_oldest_tek_days bigint[], p_onset_age_days bigint[], p_missing_onset bigint, p_platform integer, p_oldest_bucket integer, p_onset_bucket integer, p_profile_keys smallint, p_profile_oldest_days smallint, p_marginal_whats text[], p_marginal_values smallint[], p_marginal_counts bigint[], OUT inserted integer, OUT revised integer) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    now     timestamptz := keyserver_now();
+    base    timestamptz := p_held_from;
+    through timestamptz;
+    width   integer;
+BEGIN
+    inserted := 0;
+    revised := 0;
+    SELECT width_minutes INTO width FROM release_clock;
+    IF base IS NULL THEN
+        base := window_start(now, width);
+        PERFORM pg_advisory_xact_lock_shared(1, window_lock(base));
+        SELECT closed_through INTO through FROM release_clock;
+        IF through <= base IS NOT TRUE
+           OR EXISTS (SELECT FROM exposure WHERE exposure_key = ANY (p_exposure_keys)) THEN
+            RETURN;
+        END IF;
+    END IF;
+
+    IF cardinality(p_exposure_keys) > 0 THEN
+        -- T2: a key whose embargo is over is published now.
+        INSERT INTO exposure (exposure_key, interval_number, interval_count, transmission_risk, days_since_onset,
+                              report_type, traveler, regions, created_at, app_name, health_authority_id)
+        SELECT sent.key, sent.number, sent.count, sent.risk, sent.days, p_report_type, p_traveler, p_regions,
+               greatest(base, window_start(to_timestamp((sent.number + sent.count)::double precision * 600) + p_embargo,
+                                           width)),
+               p_app_name, p_health_authority_id
+          FROM unnest(p_exposure_keys, p_interval_numbers, p_interval_counts, p_transmission_risks,
+                      p_days_since_onset) AS sent (key, number, count, risk, days);
+        GET DIAGNOSTICS inserted = ROW_COUNT;
+    END IF;
+
+    IF cardinality(p_revised_keys) > 0 THEN
+        UPDATE exposure
+           SET revised_at = greatest(base, exposure.created_at),
+               revised_report_type = p_report_type,
+               revised_transmission_risk = sent.risk,
+               revised_days_since_onset = sent.days,
+               revised_authority_id = p_health_authority_id
+          FROM unnest(p_revised_keys, p_revised_transmission_risks, p_revised_days_since_onset)
+               AS sent (key, risk, days)
+         WHERE exposure.exposure_key = sent.key AND exposure.revised_at IS NULL;
+        GET DIAGNOSTICS revised = ROW_COUNT;
+    END IF;
+
+    IF p_publish IS NOT NULL THEN
+        INSERT INTO upload_stats AS counter (health_authority_id, hour, shard, publish, teks, revisions,
+                                             oldest_tek_days, onset_age_days, missing_onset)
+        VALUES (p_health_authority_id, window_start(now, 60), p_shard, p_publish, p_teks, p_revisions,
+                p_oldest_tek_days, p_onset_age_days, p_missing_onset)
+        ON CONFLICT (health_authority_id, hour, shard) DO UPDATE
+           SET publish[p_platform] = counter.publish[p_platform] + excluded.publish[p_platform],
+               teks = counter.teks + excluded.teks,
+               revisions = counter.revisions + excluded.revisions,
+               oldest_tek_days[p_oldest_bucket] =
+                   counter.oldest_tek_days[p_oldest_bucket] + excluded.oldest_tek_days[p_oldest_bucket],
+               onset_age_days[p_onset_bucket] =
+                   counter.onset_age_days[p_onset_bucket] + excluded.onset_age_days[p_onset_bucket],
+               missing_onset = counter.missing_onset + excluded.missing_onset;
+    END IF;
+
+    IF p_profile_keys IS NOT NULL THEN
+        INSERT INTO profile AS counter (day, report_type, keys, oldest_days, shard, uploads)
+        VALUES ((now AT TIME ZONE 'UTC')::date, p_report_type, p_profile_keys, p_profile_oldest_days, p_shard, 1)
+        ON CONFLICT (day, report_type, keys, oldest_days, shard) DO UPDATE
+           SET uploads = counter.uploads + excluded.uploads;
+        INSERT INTO profile_marginal AS counter (day, what, value, shard, count)
+        SELECT (now AT TIME ZONE 'UTC')::date, marginal.what, marginal.value, p_shard, marginal.added
+          FROM unnest(p_marginal_whats, p_marginal_values, p_marginal_counts) AS marginal (what, value, added)
+        ON CONFLICT (day, what, value, shard) DO UPDATE
+           SET count = counter.count + excluded.count;
+    END IF;
+END $$;
 
 CREATE FUNCTION public.refuse_change_of_history() RETURNS trigger
     LANGUAGE plpgsql
@@ -266,12 +369,12 @@ CREATE FUNCTION public.refuse_closed_window() RETURNS trigger
 DECLARE
     through timestamptz;
 BEGIN
-    IF current_user = 'keyserver_rewriter' THEN
-        RETURN NULL;
+    IF TG_OP = 'INSERT' THEN
+        SELECT closed_through INTO through FROM release_clock, changed WHERE created_at < closed_through LIMIT 1;
+    ELSE
+        SELECT closed_through INTO through FROM release_clock, changed WHERE revised_at < closed_through LIMIT 1;
     END IF;
-    SELECT closed_through INTO through FROM release_clock;
-    IF TG_OP = 'INSERT' AND EXISTS (SELECT FROM changed WHERE created_at < through)
-       OR EXISTS (SELECT FROM changed WHERE revised_at < through AND TG_OP = 'UPDATE') THEN
+    IF FOUND AND current_user <> 'keyserver_rewriter' THEN
         RAISE EXCEPTION 'a window that ends at or before % is closed', through
             USING ERRCODE = 'check_violation', CONSTRAINT = 'closed_window';
     END IF;
@@ -381,6 +484,36 @@ CREATE TABLE public.closed_window (
     CONSTRAINT closed_window_check1 CHECK (((synthetic_keys >= 0) AND (synthetic_keys <= keys))),
     CONSTRAINT closed_window_keys_check CHECK ((keys >= 0)),
     CONSTRAINT closed_window_revisions_check CHECK ((revisions >= 0))
+);
+
+CREATE TABLE public.deletion (
+    id bigint NOT NULL,
+    at timestamp with time zone NOT NULL,
+    app_name text NOT NULL,
+    starts_at timestamp with time zone NOT NULL,
+    ends_at timestamp with time zone NOT NULL,
+    reason text NOT NULL,
+    carried bigint[] DEFAULT '{}'::bigint[] NOT NULL,
+    CONSTRAINT deletion_check CHECK ((ends_at > starts_at)),
+    CONSTRAINT deletion_reason_check CHECK ((reason <> ''::text))
+);
+
+ALTER TABLE public.deletion ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.deletion_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE public.deletion_window (
+    deletion_id bigint NOT NULL,
+    starts_at timestamp with time zone NOT NULL,
+    keys integer NOT NULL,
+    revisions integer NOT NULL,
+    CONSTRAINT deletion_window_keys_check CHECK ((keys >= 0)),
+    CONSTRAINT deletion_window_revisions_check CHECK ((revisions >= 0))
 );
 
 CREATE TABLE public.feed (
@@ -519,15 +652,43 @@ CREATE TABLE public.profile_marginal (
     CONSTRAINT profile_marginal_what_check CHECK ((what = ANY (ARRAY['onset_days'::text, 'transmission_risk'::text, 'interval_count'::text, 'traveler'::text])))
 );
 
-CREATE TABLE public.release_clock (
+CREATE TABLE public.quality_result (
+    id bigint NOT NULL,
+    at timestamp with time zone NOT NULL,
+    suite text NOT NULL,
+    subject text NOT NULL,
+    batch_id bigint,
+    feed_id bigint,
+    expectation text NOT NULL,
+    owner text NOT NULL,
+    reason text NOT NULL,
+    severity text NOT NULL,
+    met boolean NOT NULL,
+    expected text NOT NULL,
+    found text NOT NULL,
+    observed double precision,
+    run text,
+    CONSTRAINT quality_result_expectation_check CHECK ((expectation <> ''::text)),
+    CONSTRAINT quality_result_severity_check CHECK ((severity = ANY (ARRAY['block'::text, 'warn'::text]))),
+    CONSTRAINT quality_result_subject_check CHECK ((subject <> ''::text)),
+    CONSTRAINT quality_result_suite_check CHECK ((suite <> ''::text))
+);
+
+ALTER TABLE public.quality_result ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.quality_result_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE public.retention (
     only_row boolean DEFAULT true NOT NULL,
-    width_minutes integer NOT NULL,
-    closed_through timestamp with time zone NOT NULL,
-    rewritten_through timestamp with time zone NOT NULL,
-    settable boolean DEFAULT false NOT NULL,
-    CONSTRAINT release_clock_check CHECK ((rewritten_through <= closed_through)),
-    CONSTRAINT release_clock_only_row_check CHECK (only_row),
-    CONSTRAINT release_clock_width_minutes_check CHECK ((((width_minutes >= 1) AND (width_minutes <= 1440)) AND ((1440 % width_minutes) = 0)))
+    period interval DEFAULT '14 days'::interval NOT NULL,
+    deleted_through timestamp with time zone,
+    CONSTRAINT retention_only_row_check CHECK (only_row),
+    CONSTRAINT retention_period_check CHECK (((period > '00:00:00'::interval) AND (period <= '14 days'::interval)))
 );
 
 CREATE TABLE public.revision_key (
@@ -797,6 +958,12 @@ ALTER TABLE ONLY public.batch_signing_key
 ALTER TABLE ONLY public.closed_window
     ADD CONSTRAINT closed_window_pkey PRIMARY KEY (starts_at);
 
+ALTER TABLE ONLY public.deletion
+    ADD CONSTRAINT deletion_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.deletion_window
+    ADD CONSTRAINT deletion_window_pkey PRIMARY KEY (deletion_id, starts_at);
+
 ALTER TABLE ONLY public.exposure
     ADD CONSTRAINT exposure_pkey PRIMARY KEY (exposure_key);
 
@@ -836,8 +1003,14 @@ ALTER TABLE ONLY public.profile_marginal
 ALTER TABLE ONLY public.profile
     ADD CONSTRAINT profile_pkey PRIMARY KEY (day, report_type, keys, oldest_days, shard);
 
+ALTER TABLE ONLY public.quality_result
+    ADD CONSTRAINT quality_result_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY public.release_clock
     ADD CONSTRAINT release_clock_pkey PRIMARY KEY (only_row);
+
+ALTER TABLE ONLY public.retention
+    ADD CONSTRAINT retention_pkey PRIMARY KEY (only_row);
 
 ALTER TABLE ONLY public.revision_key
     ADD CONSTRAINT revision_key_pkey PRIMARY KEY (id);
@@ -911,11 +1084,25 @@ CREATE INDEX batch_due ON public.batch USING btree (feed_id, id) WHERE (status =
 
 CREATE INDEX batch_span ON public.batch USING gist (feed_id, tstzrange(starts_at, ends_at));
 
+CREATE INDEX deletion_window_starts_at ON public.deletion_window USING btree (starts_at);
+
 CREATE INDEX exposure_created_at ON public.exposure USING btree (created_at);
 
 CREATE INDEX exposure_revised_at ON public.exposure USING btree (revised_at) WHERE (revised_at IS NOT NULL);
 
+CREATE INDEX file_in_store ON public.file USING btree (batch_id) WHERE (status = ANY (ARRAY['released'::text, 'withdrawing'::text, 'expired'::text]));
+
 CREATE INDEX file_unconfirmed ON public.file USING btree (feed_id, release_no) WHERE ((status = 'released'::text) AND (confirmed_at IS NULL));
+
+CREATE INDEX quality_result_at ON public.quality_result USING btree (at);
+
+CREATE INDEX quality_result_batch ON public.quality_result USING btree (batch_id, at) WHERE (batch_id IS NOT NULL);
+
+CREATE INDEX quality_result_expectation ON public.quality_result USING btree (suite, expectation, at);
+
+CREATE INDEX quality_result_missed ON public.quality_result USING btree (at) WHERE (NOT met);
+
+CREATE INDEX quality_result_usual ON public.quality_result USING btree (feed_id, expectation, at) WHERE (observed IS NOT NULL);
 
 CREATE INDEX verification_code_long_expires_at ON public.verification_code USING btree (long_expires_at);
 
@@ -957,11 +1144,8 @@ ALTER TABLE ONLY public.batch_signing_key
 ALTER TABLE ONLY public.batch_signing_key
     ADD CONSTRAINT batch_signing_key_signing_key_id_purpose_fkey FOREIGN KEY (signing_key_id, purpose) REFERENCES public.signing_key(id, purpose);
 
-ALTER TABLE ONLY public.exposure
-    ADD CONSTRAINT exposure_health_authority_id_fkey FOREIGN KEY (health_authority_id) REFERENCES public.health_authority(id);
-
-ALTER TABLE ONLY public.exposure
-    ADD CONSTRAINT exposure_revised_authority_id_fkey FOREIGN KEY (revised_authority_id) REFERENCES public.health_authority(id);
+ALTER TABLE ONLY public.deletion_window
+    ADD CONSTRAINT deletion_window_deletion_id_fkey FOREIGN KEY (deletion_id) REFERENCES public.deletion(id);
 
 ALTER TABLE ONLY public.feed_signing_key
     ADD CONSTRAINT feed_signing_key_feed_id_fkey FOREIGN KEY (feed_id) REFERENCES public.feed(id);
@@ -980,6 +1164,12 @@ ALTER TABLE ONLY public.file
 
 ALTER TABLE ONLY public.health_authority_key
     ADD CONSTRAINT health_authority_key_health_authority_id_fkey FOREIGN KEY (health_authority_id) REFERENCES public.health_authority(id);
+
+ALTER TABLE ONLY public.quality_result
+    ADD CONSTRAINT quality_result_batch_id_fkey FOREIGN KEY (batch_id) REFERENCES public.batch(id);
+
+ALTER TABLE ONLY public.quality_result
+    ADD CONSTRAINT quality_result_feed_id_fkey FOREIGN KEY (feed_id) REFERENCES public.feed(id);
 
 ALTER TABLE ONLY public.signature
     ADD CONSTRAINT signature_signing_key_id_fkey FOREIGN KEY (signing_key_id) REFERENCES public.signing_key(id);
@@ -1017,31 +1207,40 @@ GRANT USAGE ON SCHEMA public TO keyserver_pipeline;
 GRANT USAGE ON SCHEMA public TO keyserver_rewriter;
 GRANT USAGE ON SCHEMA public TO keyserver_auditor;
 GRANT USAGE ON SCHEMA public TO keyserver_verification;
+GRANT USAGE ON SCHEMA public TO keyserver_retention;
 
 REVOKE ALL ON FUNCTION public.audit_append(events jsonb[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.audit_append(events jsonb[]) TO keyserver_pipeline;
 GRANT ALL ON FUNCTION public.audit_append(events jsonb[]) TO keyserver_rewriter;
+GRANT ALL ON FUNCTION public.audit_append(events jsonb[]) TO keyserver_retention;
 
 GRANT SELECT,INSERT ON TABLE public.batch TO keyserver_pipeline;
 GRANT SELECT ON TABLE public.batch TO keyserver_auditor;
+GRANT SELECT ON TABLE public.batch TO keyserver_retention;
 
 GRANT UPDATE(status) ON TABLE public.batch TO keyserver_pipeline;
+GRANT UPDATE(status) ON TABLE public.batch TO keyserver_retention;
 
 GRANT UPDATE(counts) ON TABLE public.batch TO keyserver_pipeline;
 
 GRANT UPDATE(problem) ON TABLE public.batch TO keyserver_pipeline;
+GRANT UPDATE(problem) ON TABLE public.batch TO keyserver_retention;
 
 GRANT UPDATE(failed_runs) ON TABLE public.batch TO keyserver_pipeline;
 
 GRANT UPDATE(claimed_by) ON TABLE public.batch TO keyserver_pipeline;
+GRANT UPDATE(claimed_by) ON TABLE public.batch TO keyserver_retention;
 
 GRANT UPDATE(claim_renewed_at) ON TABLE public.batch TO keyserver_pipeline;
+GRANT UPDATE(claim_renewed_at) ON TABLE public.batch TO keyserver_retention;
 
 GRANT UPDATE(reason) ON TABLE public.batch TO keyserver_pipeline;
 
 GRANT UPDATE(failed_expectations) ON TABLE public.batch TO keyserver_pipeline;
+GRANT UPDATE(failed_expectations) ON TABLE public.batch TO keyserver_retention;
 
 GRANT UPDATE(held_at) ON TABLE public.batch TO keyserver_pipeline;
+GRANT UPDATE(held_at) ON TABLE public.batch TO keyserver_retention;
 
 GRANT UPDATE(carriers) ON TABLE public.batch TO keyserver_pipeline;
 
@@ -1051,10 +1250,12 @@ GRANT UPDATE(code_version) ON TABLE public.batch TO keyserver_pipeline;
 
 REVOKE ALL ON FUNCTION public.batch_chain(wanted_batch bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.batch_chain(wanted_batch bigint) TO keyserver_pipeline;
+GRANT ALL ON FUNCTION public.batch_chain(wanted_batch bigint) TO keyserver_retention;
 
 GRANT SELECT ON TABLE public.exposure TO keyserver_api;
 GRANT SELECT,INSERT ON TABLE public.exposure TO keyserver_pipeline;
 GRANT SELECT,INSERT,DELETE ON TABLE public.exposure TO keyserver_rewriter;
+GRANT SELECT,DELETE ON TABLE public.exposure TO keyserver_retention;
 
 GRANT INSERT(exposure_key) ON TABLE public.exposure TO keyserver_api;
 
@@ -1107,12 +1308,32 @@ GRANT SELECT(revised_authority_id) ON TABLE public.exposure TO keyserver_auditor
 
 REVOKE ALL ON FUNCTION public.key_fate(batch public.batch, exposure public.exposure) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.key_fate(batch public.batch, exposure public.exposure) TO keyserver_pipeline;
+GRANT ALL ON FUNCTION public.key_fate(batch public.batch, exposure public.exposure) TO keyserver_retention;
 
 REVOKE ALL ON FUNCTION public.batch_revisions(wanted_batch bigint, wanted_carriers bigint[], wanted_withdrawn bigint[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.batch_revisions(wanted_batch bigint, wanted_carriers bigint[], wanted_withdrawn bigint[]) TO keyserver_pipeline;
+GRANT ALL ON FUNCTION public.batch_revisions(wanted_batch bigint, wanted_carriers bigint[], wanted_withdrawn bigint[]) TO keyserver_retention;
 
 REVOKE ALL ON FUNCTION public.batch_rows(wanted_batch bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.batch_rows(wanted_batch bigint) TO keyserver_pipeline;
+GRANT ALL ON FUNCTION public.batch_rows(wanted_batch bigint) TO keyserver_retention;
+
+GRANT SELECT ON TABLE public.release_clock TO keyserver_api;
+GRANT SELECT ON TABLE public.release_clock TO keyserver_pipeline;
+GRANT SELECT ON TABLE public.release_clock TO keyserver_rewriter;
+GRANT SELECT ON TABLE public.release_clock TO keyserver_auditor;
+GRANT SELECT ON TABLE public.release_clock TO keyserver_verification;
+GRANT SELECT ON TABLE public.release_clock TO keyserver_retention;
+
+GRANT UPDATE(closed_through) ON TABLE public.release_clock TO keyserver_pipeline;
+
+GRANT UPDATE(rewritten_through) ON TABLE public.release_clock TO keyserver_rewriter;
+
+REVOKE ALL ON FUNCTION public.hold_release_clock() FROM PUBLIC;
+GRANT ALL ON FUNCTION public.hold_release_clock() TO keyserver_retention;
+
+REVOKE ALL ON FUNCTION public.publish_keys(p_held_from timestamp with time zone, p_embargo interval, p_report_type public.report_type, p_traveler boolean, p_regions text[], p_app_name text, p_health_authority_id bigint, p_exposure_keys bytea[], p_interval_numbers integer[], p_interval_counts smallint[], p_transmission_risks smallint[], p_days_since_onset smallint[], p_revised_keys bytea[], p_revised_transmission_risks smallint[], p_revised_days_since_onset smallint[], p_shard smallint, p_publish bigint[], p_teks bigint, p_revisions bigint, p_oldest_tek_days bigint[], p_onset_age_days bigint[], p_missing_onset bigint, p_platform integer, p_oldest_bucket integer, p_onset_bucket integer, p_profile_keys smallint, p_profile_oldest_days smallint, p_marginal_whats text[], p_marginal_values smallint[], p_marginal_counts bigint[], OUT inserted integer, OUT revised integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.publish_keys(p_held_from timestamp with time zone, p_embargo interval, p_report_type public.report_type, p_traveler boolean, p_regions text[], p_app_name text, p_health_authority_id bigint, p_exposure_keys bytea[], p_interval_numbers integer[], p_interval_counts smallint[], p_transmission_risks smallint[], p_days_since_onset smallint[], p_revised_keys bytea[], p_revised_transmission_risks smallint[], p_revised_days_since_onset smallint[], p_shard smallint, p_publish bigint[], p_teks bigint, p_revisions bigint, p_oldest_tek_days bigint[], p_onset_age_days bigint[], p_missing_onset bigint, p_platform integer, p_oldest_bucket integer, p_onset_bucket integer, p_profile_keys smallint, p_profile_oldest_days smallint, p_marginal_whats text[], p_marginal_values smallint[], p_marginal_counts bigint[], OUT inserted integer, OUT revised integer) TO keyserver_api;
 
 GRANT SELECT ON TABLE public.alembic_version TO keyserver_pipeline;
 GRANT SELECT ON TABLE public.alembic_version TO keyserver_api;
@@ -1124,6 +1345,12 @@ GRANT SELECT ON TABLE public.app_attestation TO keyserver_auditor;
 
 GRANT SELECT,INSERT ON TABLE public.attestation_seen TO keyserver_api;
 GRANT SELECT,DELETE ON TABLE public.attestation_seen TO keyserver_pipeline;
+GRANT DELETE ON TABLE public.attestation_seen TO keyserver_retention;
+
+GRANT SELECT(ctid) ON TABLE public.attestation_seen TO keyserver_retention;
+
+GRANT SELECT(seen_at) ON TABLE public.attestation_seen TO keyserver_auditor;
+GRANT SELECT(seen_at) ON TABLE public.attestation_seen TO keyserver_retention;
 
 GRANT SELECT ON TABLE public.audit_event TO keyserver_pipeline;
 GRANT SELECT ON TABLE public.audit_event TO keyserver_auditor;
@@ -1148,8 +1375,17 @@ GRANT SELECT ON TABLE public.batch_signing_key TO keyserver_auditor;
 GRANT SELECT,INSERT ON TABLE public.closed_window TO keyserver_pipeline;
 GRANT SELECT ON TABLE public.closed_window TO keyserver_auditor;
 
+GRANT SELECT ON TABLE public.deletion TO keyserver_pipeline;
+GRANT SELECT ON TABLE public.deletion TO keyserver_auditor;
+GRANT SELECT,INSERT ON TABLE public.deletion TO keyserver_retention;
+
+GRANT SELECT ON TABLE public.deletion_window TO keyserver_pipeline;
+GRANT SELECT ON TABLE public.deletion_window TO keyserver_auditor;
+GRANT SELECT,INSERT ON TABLE public.deletion_window TO keyserver_retention;
+
 GRANT SELECT,INSERT ON TABLE public.feed TO keyserver_pipeline;
 GRANT SELECT ON TABLE public.feed TO keyserver_auditor;
+GRANT SELECT ON TABLE public.feed TO keyserver_retention;
 
 GRANT UPDATE(output_region) ON TABLE public.feed TO keyserver_pipeline;
 
@@ -1186,6 +1422,7 @@ GRANT SELECT ON TABLE public.feed_signing_key TO keyserver_auditor;
 
 GRANT SELECT,INSERT ON TABLE public.file TO keyserver_pipeline;
 GRANT SELECT ON TABLE public.file TO keyserver_auditor;
+GRANT SELECT ON TABLE public.file TO keyserver_retention;
 
 GRANT UPDATE(name) ON TABLE public.file TO keyserver_pipeline;
 
@@ -1196,12 +1433,14 @@ GRANT UPDATE(zip_bytes) ON TABLE public.file TO keyserver_pipeline;
 GRANT UPDATE(compressor) ON TABLE public.file TO keyserver_pipeline;
 
 GRANT UPDATE(status) ON TABLE public.file TO keyserver_pipeline;
+GRANT UPDATE(status) ON TABLE public.file TO keyserver_retention;
 
 GRANT UPDATE(release_no) ON TABLE public.file TO keyserver_pipeline;
 
 GRANT UPDATE(released_at) ON TABLE public.file TO keyserver_pipeline;
 
 GRANT UPDATE(left_index_at) ON TABLE public.file TO keyserver_pipeline;
+GRANT UPDATE(left_index_at) ON TABLE public.file TO keyserver_retention;
 
 GRANT UPDATE(confirmed_at) ON TABLE public.file TO keyserver_pipeline;
 
@@ -1230,20 +1469,36 @@ GRANT UPDATE(valid_thru) ON TABLE public.health_authority_key TO keyserver_pipel
 GRANT SELECT,INSERT,UPDATE ON TABLE public.profile TO keyserver_api;
 GRANT SELECT ON TABLE public.profile TO keyserver_pipeline;
 GRANT SELECT ON TABLE public.profile TO keyserver_auditor;
+GRANT DELETE ON TABLE public.profile TO keyserver_retention;
+
+GRANT SELECT(ctid) ON TABLE public.profile TO keyserver_retention;
+
+GRANT SELECT(day) ON TABLE public.profile TO keyserver_retention;
 
 GRANT SELECT,INSERT,UPDATE ON TABLE public.profile_marginal TO keyserver_api;
 GRANT SELECT ON TABLE public.profile_marginal TO keyserver_pipeline;
 GRANT SELECT ON TABLE public.profile_marginal TO keyserver_auditor;
+GRANT DELETE ON TABLE public.profile_marginal TO keyserver_retention;
 
-GRANT SELECT ON TABLE public.release_clock TO keyserver_api;
-GRANT SELECT ON TABLE public.release_clock TO keyserver_pipeline;
-GRANT SELECT ON TABLE public.release_clock TO keyserver_rewriter;
-GRANT SELECT ON TABLE public.release_clock TO keyserver_auditor;
-GRANT SELECT ON TABLE public.release_clock TO keyserver_verification;
+GRANT SELECT(ctid) ON TABLE public.profile_marginal TO keyserver_retention;
 
-GRANT UPDATE(closed_through) ON TABLE public.release_clock TO keyserver_pipeline;
+GRANT SELECT(day) ON TABLE public.profile_marginal TO keyserver_retention;
 
-GRANT UPDATE(rewritten_through) ON TABLE public.release_clock TO keyserver_rewriter;
+GRANT SELECT,INSERT ON TABLE public.quality_result TO keyserver_pipeline;
+GRANT SELECT ON TABLE public.quality_result TO keyserver_auditor;
+GRANT DELETE ON TABLE public.quality_result TO keyserver_retention;
+
+GRANT SELECT(ctid) ON TABLE public.quality_result TO keyserver_retention;
+
+GRANT SELECT(at) ON TABLE public.quality_result TO keyserver_retention;
+
+GRANT SELECT ON TABLE public.retention TO keyserver_pipeline;
+GRANT SELECT ON TABLE public.retention TO keyserver_auditor;
+GRANT SELECT ON TABLE public.retention TO keyserver_retention;
+
+GRANT UPDATE(period) ON TABLE public.retention TO keyserver_pipeline;
+
+GRANT UPDATE(deleted_through) ON TABLE public.retention TO keyserver_retention;
 
 GRANT SELECT ON TABLE public.revision_key TO keyserver_api;
 GRANT SELECT,INSERT ON TABLE public.revision_key TO keyserver_pipeline;
@@ -1286,6 +1541,11 @@ GRANT SELECT ON TABLE public.transparency_signature TO keyserver_auditor;
 GRANT SELECT,INSERT,UPDATE ON TABLE public.upload_stats TO keyserver_api;
 GRANT SELECT ON TABLE public.upload_stats TO keyserver_pipeline;
 GRANT SELECT ON TABLE public.upload_stats TO keyserver_auditor;
+GRANT DELETE ON TABLE public.upload_stats TO keyserver_retention;
+
+GRANT SELECT(ctid) ON TABLE public.upload_stats TO keyserver_retention;
+
+GRANT SELECT(hour) ON TABLE public.upload_stats TO keyserver_retention;
 
 GRANT SELECT ON TABLE public.verification_api_key TO keyserver_verification;
 GRANT INSERT ON TABLE public.verification_api_key TO keyserver_pipeline;
@@ -1309,18 +1569,28 @@ GRANT SELECT(revoked_at),UPDATE(revoked_at) ON TABLE public.verification_api_key
 GRANT SELECT(revoked_at) ON TABLE public.verification_api_key TO keyserver_auditor;
 
 GRANT SELECT,INSERT,DELETE ON TABLE public.verification_code TO keyserver_verification;
+GRANT DELETE ON TABLE public.verification_code TO keyserver_retention;
+
+GRANT SELECT(ctid) ON TABLE public.verification_code TO keyserver_retention;
 
 GRANT UPDATE(expires_at) ON TABLE public.verification_code TO keyserver_verification;
 
 GRANT UPDATE(long_expires_at) ON TABLE public.verification_code TO keyserver_verification;
+GRANT SELECT(long_expires_at) ON TABLE public.verification_code TO keyserver_auditor;
+GRANT SELECT(long_expires_at) ON TABLE public.verification_code TO keyserver_retention;
 
 GRANT UPDATE(attempts) ON TABLE public.verification_code TO keyserver_verification;
 
 GRANT UPDATE(claimed_at) ON TABLE public.verification_code TO keyserver_verification;
 
 GRANT SELECT,INSERT ON TABLE public.verification_rate TO keyserver_verification;
+GRANT DELETE ON TABLE public.verification_rate TO keyserver_retention;
+
+GRANT SELECT(ctid) ON TABLE public.verification_rate TO keyserver_retention;
 
 GRANT UPDATE(starts_at) ON TABLE public.verification_rate TO keyserver_verification;
+GRANT SELECT(starts_at) ON TABLE public.verification_rate TO keyserver_auditor;
+GRANT SELECT(starts_at) ON TABLE public.verification_rate TO keyserver_retention;
 
 GRANT UPDATE(count) ON TABLE public.verification_rate TO keyserver_verification;
 
@@ -1359,9 +1629,20 @@ GRANT UPDATE(wrong_codes_per_hour) ON TABLE public.verification_realm TO keyserv
 GRANT UPDATE(codes_per_day) ON TABLE public.verification_realm TO keyserver_pipeline;
 
 GRANT SELECT,INSERT,DELETE ON TABLE public.verification_token TO keyserver_verification;
+GRANT DELETE ON TABLE public.verification_token TO keyserver_retention;
+
+GRANT SELECT(ctid) ON TABLE public.verification_token TO keyserver_retention;
+
+GRANT SELECT(expires_at) ON TABLE public.verification_token TO keyserver_auditor;
+GRANT SELECT(expires_at) ON TABLE public.verification_token TO keyserver_retention;
 
 GRANT UPDATE(used_at) ON TABLE public.verification_token TO keyserver_verification;
 
 GRANT SELECT,INSERT,DELETE ON TABLE public.verification_user_report TO keyserver_verification;
+GRANT DELETE ON TABLE public.verification_user_report TO keyserver_retention;
+
+GRANT SELECT(ctid) ON TABLE public.verification_user_report TO keyserver_retention;
 
 GRANT UPDATE(until) ON TABLE public.verification_user_report TO keyserver_verification;
+GRANT SELECT(until) ON TABLE public.verification_user_report TO keyserver_auditor;
+GRANT SELECT(until) ON TABLE public.verification_user_report TO keyserver_retention;

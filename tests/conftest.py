@@ -23,6 +23,7 @@ ROLES = (
     "keyserver_api",
     "keyserver_pipeline",
     "keyserver_rewriter",
+    "keyserver_retention",
     "keyserver_auditor",
     "keyserver_verification",
 )

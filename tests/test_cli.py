@@ -86,7 +86,7 @@ def new_database(postgres) -> Callable[[], dict[str, str]]:
         "KEYSERVER_ADMIN_DATABASE_URL": postgres.admin_url,
         **{
             f"KEYSERVER_{role.upper()}_DATABASE_URL": url(f"keyserver_{role}")
-            for role in ("migrate", "api", "pipeline", "rewriter", "auditor", "verification")
+            for role in ("migrate", "api", "pipeline", "rewriter", "retention", "auditor", "verification")
         },
     }
     with psycopg.connect(postgres.admin_url, autocommit=True) as connection:

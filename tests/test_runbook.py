@@ -17,9 +17,10 @@ import yaml
 
 from keyserver.device import exportreader
 from keyserver.errors import Superseded
-from keyserver.export import claim, due
+from keyserver.export import claim, due, transparency
 from keyserver.protocol.signature import load_public_key
 from keyserver.providers.signers import generate
+from tests.conftest import WIDTH_MINUTES
 from tests.export.conftest import Authority, run_steps, serve  # noqa: F401 - a fixture
 
 RUNBOOK = (Path(__file__).parents[1] / "docs" / "runbook.md").read_text(encoding="utf-8")
@@ -99,6 +100,14 @@ class Site:
         assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
+    def operator(self) -> dict[str, str]:
+        """What the environment of whoever sets the database up has, too."""
+        return {
+            "KEYSERVER_MIGRATE_DATABASE_URL": self.authority.database.url("keyserver_migrate"),
+            "KEYSERVER_PIPELINE_DATABASE_URL": self.authority.database.url("keyserver_pipeline"),
+            "KEYSERVER_WINDOW_MINUTES": str(WIDTH_MINUTES),
+        }
+
     def plan_batch(self, ends_at: datetime) -> None:
         """Time passes, keys are uploaded in the last minute of a batch, and its window is closed."""
         last = ends_at - timedelta(minutes=1)
@@ -132,9 +141,10 @@ class Site:
         return [info.key_version for info in read.signature_infos]
 
 
-def blocks(section: str) -> Iterator[tuple[str, str]]:
+def blocks(section: str, level: int = 3) -> Iterator[tuple[str, str]]:
     """The blocks under a heading, in their order: what kind each is, and its text."""
-    (text,) = re.findall(rf"^### {re.escape(section)}\n(.*?)(?=^##|\Z)", RUNBOOK, re.MULTILINE | re.DOTALL)
+    heading = rf"^{'#' * level} {re.escape(section)}\n(.*?)(?=^##|\Z)"
+    (text,) = re.findall(heading, RUNBOOK, re.MULTILINE | re.DOTALL)
     return ((kind, block) for kind, block in BLOCK.findall(text))
 
 
@@ -213,6 +223,56 @@ def test_the_life_of_an_export_signing_key(site):
     assert {statuses[batch_id] for batch_id in replacing} == {"released"}
 
 
+def test_a_batch_is_held(site):
+    site.plan_batch(datetime(2026, 3, 31, 20, tzinfo=UTC))
+    site.authority.sql("UPDATE exposure SET interval_number = interval_number + 144 * 30")
+    held = site.export()
+    assert site.authority.statuses()[held] == "held"
+    (_, decide), (_, release) = (block for name in DECIDED for block in blocks(name))
+    said = site.run(decide, HELD=str(held))
+    assert f"batch {held} of feed north" in said
+    assert f"Batch {held} is rejected: no batch is planned in its place.\n" in said
+    said = site.run(release, HELD=str(held))
+    assert said == f"Batch {held + 1} is planned in place of batch {held}.\n"
+
+
+# The sections on a held batch that have commands.
+DECIDED = ("Decide on the command line", "Release a rejected batch after all")
+
+
+def test_the_database_was_restored(site, make_database):
+    site.plan_batch(datetime(2026, 3, 31, 20, tzinfo=UTC))
+    kept = site.export()
+    transparency.publish_logs(site.authority.runtime("run-log"))
+    close(site)
+    backup = make_database(site.authority.database.name)
+    site.plan_batch(datetime(2026, 4, 1, tzinfo=UTC))
+    lost = site.export()
+    ((name,),) = site.authority.sql("SELECT name FROM file WHERE batch_id = %(batch)s", batch=lost)
+    transparency.publish_logs(site.authority.runtime("run-log"))
+    close(site)
+    backup.set_time(site.authority.database.now())
+    site.authority.database = backup
+
+    looked, settled, _ = (
+        site.run(block, **site.operator()) for _, block in blocks("The database was restored", level=2)
+    )
+
+    assert f"1 object that the database does not know: {name}" in looked
+    assert "wrong: clock of the database" in looked  # the test's
+    assert "its log before the restore lies in north/log-before-restore/2026-04-01-" in settled
+    assert settled.endswith("Store and database agree: every public object is known, and every listed file is there.\n")
+    assert site.authority.statuses() == {kept: "released"}
+    assert name not in site.authority.released_files()
+    transparency.publish_logs(site.authority.runtime("run-log"))
+
+
+def close(site: Site) -> None:
+    for opened in site.authority.opened:
+        opened.close()
+    site.authority.opened.clear()
+
+
 def test_every_block_is_run():
     """None stands outside a section that the tests follow."""
     followed = [
@@ -225,3 +285,5 @@ def test_every_block_is_run():
     section = RUNBOOK[RUNBOOK.index("## Export signing keys") :]
     section = re.split(r"^## (?!Export signing keys)", section, flags=re.MULTILINE)[0]
     assert [block for name in followed for _, block in blocks(name)] == [block for _, block in BLOCK.findall(section)]
+    (section,) = re.findall(r"^## A batch is held\n(.*?)(?=^## |\Z)", RUNBOOK, re.MULTILINE | re.DOTALL)
+    assert [block for name in DECIDED for _, block in blocks(name)] == [block for _, block in BLOCK.findall(section)]

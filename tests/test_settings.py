@@ -36,6 +36,9 @@ def test_values_are_read():
         "KEYSERVER_METRICS_BIND": "127.0.0.1:9101",
         "KEYSERVER_AUDITOR_DATABASE_URL": "postgresql://auditor@/keyserver",
         "KEYSERVER_BLOBS_URL": "file:///srv",
+        "KEYSERVER_AIRFLOW_URL": "http://127.0.0.1:8080",
+        "KEYSERVER_AIRFLOW_LOGIN": "op",
+        "KEYSERVER_AIRFLOW_PASSWORD": "hidden",
     }
     settings = Settings.from_environment(environ)
     assert (settings.window_minutes, settings.api_workers, settings.max_keys_on_publish) == (1, 5, 20)
@@ -44,9 +47,22 @@ def test_values_are_read():
     assert (settings.maintenance_mode, settings.metrics_bind) == (True, "127.0.0.1:9101")
     assert settings.url("auditor") == "postgresql://auditor@/keyserver"
     assert settings.url("blobs") == "file:///srv"
+    assert (settings.url("airflow"), settings.airflow_login) == ("http://127.0.0.1:8080", "op")
+    assert settings.airflow_password == "hidden"
+    assert "hidden" not in repr(settings)
 
 
-@pytest.mark.parametrize("role", ["admin", "migrate", "api", "pipeline", "rewriter", "auditor", "verification"])
+@pytest.mark.parametrize("missing", ["KEYSERVER_AIRFLOW_LOGIN", "KEYSERVER_AIRFLOW_PASSWORD"])
+def test_airflow_is_named_with_who_logs_in_there(missing):
+    environ = dict.fromkeys(["KEYSERVER_AIRFLOW_URL", "KEYSERVER_AIRFLOW_LOGIN", "KEYSERVER_AIRFLOW_PASSWORD"], "x")
+    del environ[missing]
+    with pytest.raises(ConfigurationError, match="KEYSERVER_AIRFLOW_URL needs KEYSERVER_AIRFLOW_LOGIN and"):
+        Settings.from_environment(environ)
+
+
+@pytest.mark.parametrize(
+    "role", ["admin", "migrate", "api", "pipeline", "rewriter", "retention", "auditor", "verification"]
+)
 def test_a_missing_database_is_named(role):
     with pytest.raises(ConfigurationError, match=f"KEYSERVER_{role.upper()}_DATABASE_URL is not set"):
         Settings().url(role)
@@ -54,7 +70,7 @@ def test_a_missing_database_is_named(role):
     assert Settings.from_environment({variable: "x"}).url(role) == "x"
 
 
-@pytest.mark.parametrize("name", ["blobs", "signer", "keywrap", "secrets", "public"])
+@pytest.mark.parametrize("name", ["blobs", "signer", "keywrap", "secrets", "public", "airflow"])
 def test_a_missing_url_is_named(name):
     with pytest.raises(ConfigurationError, match=f"KEYSERVER_{name.upper()}_URL is not set"):
         Settings.from_environment({f"KEYSERVER_{name.upper()}_URL": ""}).url(name)

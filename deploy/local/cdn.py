@@ -24,7 +24,7 @@ from starlette.types import Scope
 from keyserver.errors import ConfigurationError
 
 INDEX = {"content-type": "text/plain", "cache-control": "no-cache, max-age=0"}
-REPLACED = re.compile(r"(.*/)?(index|log/[0-9-]+)\.txt")
+REPLACED = re.compile(r"(.*/)?(index|log/[0-9-]+|log-before-restore/[0-9a-f-]+/[0-9-]+)\.txt")
 FILE = {"content-type": "application/zip", "cache-control": "public, max-age=86400"}
 
 

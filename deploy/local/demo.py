@@ -1,7 +1,8 @@
 """The main job, once, from uploads to verified matches, with nothing simulated but the phones and the people.
 
 North and south are two regions with an app and a feed each. Some of their people fall ill; their phones upload. Others
-met one of them in the days before, and their phones must find exactly that out.
+met one of them in the days before, and their phones must find exactly that out. Then a mistake is made, held back and
+rejected (`mistake.py`), and an auditor looks at it all.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from pathlib import Path
 
 import httpx
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from deploy.local import mistake
 from deploy.local.development import REGIONS, Development, Region
 from deploy.local.stack import PROJECT, Stack, StackError
 from keyserver.device import client, exportreader
@@ -122,7 +125,9 @@ def run() -> int:
     try:
         with steps.step("set_up", "Setting up PostgreSQL, the API, the CDN and Airflow"):
             stack.start(lambda said: console.print(f"  [dim]·[/] {said}"))
-        figures, ok = _main_job(stack, steps)
+        development = Development(stack)
+        figures, ok = _main_job(stack, development, steps)
+        told, as_told = _mistake(stack, development, steps)
         with steps.step("stop", "Stopping what was started"):
             stack.stop()
     except KeyserverError as error:
@@ -130,18 +135,17 @@ def run() -> int:
         return 1
     finally:
         stack.stop()
-    figures |= {"total_s": round(time.monotonic() - began, 1), "steps_s": steps.seconds}
+    figures |= told | {"total_s": round(time.monotonic() - began, 1), "steps_s": steps.seconds}
     console.print(_times(steps))
     console.print(
         "Where to look next: README.md, `make up` for a server that stays, its Airflow UI for the runs,\n"
         f'{_relative(stack.logs)} for logs, and "Check it yourself" in the README for the file, with openssl.'
     )
     print(json.dumps({**figures, "artifacts": figures.pop("artifacts")}))
-    return 0 if ok else 1
+    return 0 if ok and as_told else 1
 
 
-def _main_job(stack: Stack, steps: Steps) -> tuple[dict[str, object], bool]:
-    development = Development(stack)
+def _main_job(stack: Stack, development: Development, steps: Steps) -> tuple[dict[str, object], bool]:
     with steps.step("declare", "Declaring a made-up health authority, its apps, feeds and keys"):
         development.declare(datetime.now(UTC))
     with steps.step("meet", "People meet; some fall ill"):
@@ -184,6 +188,24 @@ def _main_job(stack: Stack, steps: Steps) -> tuple[dict[str, object], bool]:
         "revoked_keys_released": 0,
     }
     return figures, wanted.items() <= figures.items()
+
+
+def _mistake(stack: Stack, development: Development, steps: Steps) -> tuple[dict[str, object], bool]:
+    """Let a mistake be held and rejected, and an auditor look at it all."""
+
+    def say(said: str) -> None:
+        console.print(f"  [dim]·[/] {escape(said)}")
+
+    with steps.step("mistake", "Somebody adds keys past the API: a batch is held, and an operator rejects it"):
+        made = mistake.make_and_reject(stack, say)
+        out = mistake.released(stack, made.keys)
+        say(f"{out} of these keys can be downloaded")
+    with steps.step("audit", "An auditor walks the whole record: keyserver audit verify"):
+        passed, lines = mistake.audit(stack, development)
+        for line in lines:
+            say(line)
+    figures: dict[str, object] = {"mistake": made.status, "mistaken_keys_released": out, "audit_passed": passed}
+    return figures, figures == {"mistake": "rejected", "mistaken_keys_released": 0, "audit_passed": True}
 
 
 # ------------------------------------------------------------------------------------------------------------ people

@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -18,7 +16,7 @@ from pathlib import Path
 
 import yaml
 
-from deploy.local.stack import PROJECT, Stack, StackError
+from deploy.local.stack import Stack, StackError
 from keyserver.device.issuer import Issuer, ReportType
 from keyserver.device.verification import VerificationServer
 from keyserver.providers import signers
@@ -234,14 +232,7 @@ def _configuration(now: datetime) -> dict[str, object]:
 
 def _keyserver(stack: Stack, *arguments: str) -> str:
     """Run the command as an operator would; return what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-c", "from keyserver.cli import main; main()", *arguments],
-        check=False,
-        cwd=PROJECT,
-        env=stack.cli_environment(),
-        capture_output=True,
-        text=True,
-    )
+    done = stack.keyserver(*arguments)
     if done.returncode != 0:
         raise StackError(f"`keyserver {' '.join(arguments)}` failed.\n{done.stdout}{done.stderr}")
     return done.stdout

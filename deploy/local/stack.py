@@ -38,8 +38,8 @@ from keyserver.providers import keywrap
 from keyserver.settings import Settings
 
 PROJECT = Path(__file__).resolve().parents[2]
-ROLES = ("migrate", "api", "pipeline", "rewriter", "auditor", "verification")
-AIRFLOW_ROLES = {"admin": "admin", "op": "op", "viewer": "viewer"}
+ROLES = ("migrate", "api", "pipeline", "rewriter", "retention", "auditor", "verification")
+AIRFLOW_ROLES = {"admin": "admin", "op": "op", "viewer": "viewer", "auditor": "viewer"}
 MAIN_DAG = "export_keys"
 HEALTHY_S = 180.0
 LAST_WORK_S = {"airflow-scheduler": 10.0, "airflow-triggerer": 10.0}
@@ -136,7 +136,7 @@ class Stack:
 
     @property
     def passwords(self) -> dict[str, str]:
-        """Airflow's logins: a password for each of admin, op and viewer."""
+        """Airflow's logins: a password for each of `AIRFLOW_ROLES`."""
         return self._secrets().airflow_logins
 
     def database_url(self, role: str) -> str:
@@ -155,6 +155,9 @@ class Stack:
             "KEYSERVER_SECRETS_URL": self.secrets.as_uri,
             "KEYSERVER_REVISION_TOKEN_AAD": lambda: self._secrets().revision_token_aad,
             "KEYSERVER_PUBLIC_URL": lambda: self.urls.cdn,
+            "KEYSERVER_AIRFLOW_URL": lambda: self.urls.airflow,
+            "KEYSERVER_AIRFLOW_LOGIN": lambda: "op",
+            "KEYSERVER_AIRFLOW_PASSWORD": lambda: self.passwords["op"],
             "KEYSERVER_API_BIND": lambda: f"127.0.0.1:{self.ports.api}",
             "KEYSERVER_VERIFICATION_SIGNER_URL": self.verification_signer.as_uri,
             "KEYSERVER_VERIFICATION_SECRET": lambda: self._secrets().verification_secret,
@@ -170,7 +173,19 @@ class Stack:
         """Return the environment for any `keyserver` command but the set-up, which alone is the superuser's."""
         roles = (f"KEYSERVER_{role.upper()}_DATABASE_URL" for role in ROLES)
         stores = ("KEYSERVER_BLOBS_URL", "KEYSERVER_SIGNER_URL", "KEYSERVER_KEYWRAP_URL", "KEYSERVER_PUBLIC_URL")
-        return self.environment(*roles, *stores, "KEYSERVER_WINDOW_MINUTES", "KEYSERVER_VERIFICATION_SECRET")
+        asked = ("KEYSERVER_AIRFLOW_URL", "KEYSERVER_AIRFLOW_LOGIN", "KEYSERVER_AIRFLOW_PASSWORD")
+        return self.environment(*roles, *stores, *asked, "KEYSERVER_WINDOW_MINUTES", "KEYSERVER_VERIFICATION_SECRET")
+
+    def keyserver(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a `keyserver` command as an operator would, and give its status and what it printed."""
+        return subprocess.run(
+            [sys.executable, "-c", "from keyserver.cli import main; main()", *arguments],
+            check=False,
+            cwd=PROJECT,
+            env=self.cli_environment(),
+            capture_output=True,
+            text=True,
+        )
 
     def airflow(self, user: str = "admin") -> httpx.Client:
         """Return a client of Airflow's REST API, logged in as one of `AIRFLOW_ROLES`; paths are below /api/v2/."""
@@ -384,7 +399,12 @@ class Stack:
         python = sys.executable
         cdn = ["uvicorn", "deploy.local.cdn:app", "--factory", "--host", "127.0.0.1", "--port", str(self.ports.cdn)]
         shared = self._airflow_environment()
-        tasks = {**shared, **self._connections(), **self.environment("KEYSERVER_PUBLIC_URL")}
+        tasks = {
+            **shared,
+            **self._stores(),
+            **self._connections("pipeline", "rewriter", "retention"),
+            **self.environment("KEYSERVER_PUBLIC_URL"),
+        }
         tasks["PYTHONPATH"] = shared["PYTHONPATH"]
         commands = {
             # These two first, and so the first to end: what is under way in them finishes through Airflow's API.
@@ -414,7 +434,8 @@ class Stack:
             ),
             # Addresses of phones are in no log.
             "cdn": ([*cdn, "--no-access-log"], self.environment("KEYSERVER_BLOBS_URL")),
-            "airflow-apiserver": (["airflow", "api-server"], shared),
+            # The operators' pages are shown by this one, and read as the auditor does.
+            "airflow-apiserver": (["airflow", "api-server"], {**shared, **self._connections("auditor")}),
             "airflow-dag-processor": (["airflow", "dag-processor"], shared),
         }
         return [
@@ -455,16 +476,20 @@ class Stack:
             "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "10",
         }
 
-    def _connections(self) -> dict[str, str]:
-        """Return the Airflow Connections of the tasks, as the variables that Airflow reads them from."""
-        connections: dict[str, dict[str, object]] = {
-            "BLOBS": {"conn_type": "generic", "extra": {"url": self.blobs.as_uri()}},
-            "SIGNER": {"conn_type": "generic", "extra": {"url": self.signer.as_uri()}},
-            "KEYWRAP": {"conn_type": "generic", "extra": {"url": self.keywrap.as_uri()}},
+    def _stores(self) -> dict[str, str]:
+        """Return the Connections of the tasks that are no database, as the variables that Airflow reads them from."""
+        urls = {"BLOBS": self.blobs.as_uri(), "SIGNER": self.signer.as_uri(), "KEYWRAP": self.keywrap.as_uri()}
+        return {
+            f"AIRFLOW_CONN_KEYSERVER_{name}": json.dumps({"conn_type": "generic", "extra": {"url": url}})
+            for name, url in urls.items()
         }
-        for role in ("pipeline", "rewriter"):
-            connections[role.upper()] = postgres_connection(self.database_url(role))
-        return {f"AIRFLOW_CONN_KEYSERVER_{name}": json.dumps(value) for name, value in connections.items()}
+
+    def _connections(self, *roles: str) -> dict[str, str]:
+        """Return the Connections to our database as these roles."""
+        return {
+            f"AIRFLOW_CONN_KEYSERVER_{role.upper()}": json.dumps(postgres_connection(self.database_url(role)))
+            for role in roles
+        }
 
     def _secrets(self) -> Secrets:
         """Return the secrets of this home, made when first asked for; an older home gets those that came since."""
@@ -472,7 +497,8 @@ class Stack:
         stored = json.loads(path.read_text()) if path.exists() else {}
         fresh = asdict(Secrets.generate())
         complete = {**fresh, **stored}
-        complete["database_passwords"] = {**fresh["database_passwords"], **complete["database_passwords"]}
+        for logins in ("airflow_logins", "database_passwords"):
+            complete[logins] = {**fresh[logins], **complete[logins]}
         if complete != stored:
             self.home.mkdir(parents=True, exist_ok=True)
             _write_secret(path, json.dumps(complete, indent=2))

@@ -24,6 +24,7 @@ _URLS = {
     "api": "KEYSERVER_API_DATABASE_URL",
     "pipeline": "KEYSERVER_PIPELINE_DATABASE_URL",
     "rewriter": "KEYSERVER_REWRITER_DATABASE_URL",
+    "retention": "KEYSERVER_RETENTION_DATABASE_URL",
     "auditor": "KEYSERVER_AUDITOR_DATABASE_URL",
     "verification": "KEYSERVER_VERIFICATION_DATABASE_URL",
     "verification_signer": "KEYSERVER_VERIFICATION_SIGNER_URL",
@@ -32,6 +33,7 @@ _URLS = {
     "keywrap": "KEYSERVER_KEYWRAP_URL",
     "secrets": "KEYSERVER_SECRETS_URL",
     "public": "KEYSERVER_PUBLIC_URL",
+    "airflow": "KEYSERVER_AIRFLOW_URL",
 }
 
 # Variable: field, least and greatest value. The numbers of publish.md 8.1 that this server has.
@@ -53,6 +55,8 @@ _TEXTS = {
     "KEYSERVER_API_BIND": "api_bind",
     "KEYSERVER_METRICS_BIND": "metrics_bind",
     "KEYSERVER_STATS_AUDIENCE": "stats_audience",
+    "KEYSERVER_AIRFLOW_LOGIN": "airflow_login",
+    "KEYSERVER_AIRFLOW_PASSWORD": "airflow_password",
 }
 _FLAGS = {
     "KEYSERVER_MAINTENANCE_MODE": "maintenance_mode",
@@ -87,6 +91,8 @@ class Settings:
     max_valid_symptom_onset_report_days: int = 28
     default_symptom_onset_days_ago: int = 4
     stats_audience: str = "keyserver"
+    airflow_login: str = ""  # who decides about held batches on the command line
+    airflow_password: str = field(default="", repr=False)
     stats_upload_minimum: int = 10
     stats_embargo_hours: int = 48  # 0: none
     revision_token_aad_or_none: bytes | None = field(default=None, repr=False)
@@ -122,6 +128,7 @@ class Settings:
                 values[_BASE64[variable]] = _bytes(variable, value)
         settings = cls(urls=urls, **values)  # type: ignore[arg-type] # each value was made for its field
         _check_secrets(settings)
+        _check_airflow(settings)
         if MINUTES_PER_DAY % settings.window_minutes:
             raise ConfigurationError(
                 f"KEYSERVER_WINDOW_MINUTES is {settings.window_minutes}: give whole minutes that divide a day (1440)"
@@ -176,6 +183,13 @@ def _bytes(variable: str, value: str) -> bytes:
         return base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError):
         raise ConfigurationError(f"{variable} must be base64") from None
+
+
+def _check_airflow(settings: Settings) -> None:
+    if "airflow" in settings.urls and not (settings.airflow_login and settings.airflow_password):
+        raise ConfigurationError(
+            "KEYSERVER_AIRFLOW_URL needs KEYSERVER_AIRFLOW_LOGIN and KEYSERVER_AIRFLOW_PASSWORD beside it"
+        )
 
 
 def _check_secrets(settings: Settings) -> None:

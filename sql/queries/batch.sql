@@ -14,13 +14,13 @@ WITH ending AS MATERIALIZED (
        FOR SHARE),
 planned AS (
     INSERT INTO batch (feed_id, starts_at, ends_at, cutoff, revisions_to, root, output_region, input_regions,
-                       exclude_regions, travelers, max_keys)
+                       exclude_regions, travelers, max_keys, padding_minimum, padding_spread)
     SELECT ending.id,
            coalesce((SELECT max(earlier.ends_at) FROM batch AS earlier
                       WHERE earlier.feed_id = ending.id AND earlier.replaces IS NULL),
                     window_start(active_from, release_clock.width_minutes)),
            :ends_at, :ends_at - :max_age::interval - interval '24 hours', :ends_at,
-           root, output_region, input_regions, exclude_regions, travelers, max_keys
+           root, output_region, input_regions, exclude_regions, travelers, max_keys, padding_minimum, padding_spread
       FROM ending, release_clock
      ORDER BY ending.id
     RETURNING id, feed_id, starts_at, ends_at),
@@ -261,7 +261,9 @@ taken AS (
 planned AS (
     INSERT INTO batch (feed_id, starts_at, ends_at, cutoff, revisions_to, replaces, root, output_region, input_regions,
                        exclude_regions, travelers, max_keys, with_keys, supplement, end_offset, approved, reason)
-    SELECT feed_id, starts_at, ends_at, now - :max_age::interval - interval '24 hours', closed_through, replaced.id, root,
+    SELECT feed_id, starts_at, ends_at,
+           -- Its planning is after its end, unless the clock went back.
+           greatest(now, ends_at) - :max_age::interval - interval '24 hours', closed_through, replaced.id, root,
            output_region, input_regions, exclude_regions, travelers, max_keys, :with_keys, taken.supplement,
            CASE WHEN taken.supplement THEN taken.end_offset ELSE 0 END, :approved, :reason
       FROM batch AS replaced, release_clock, clock, taken
@@ -305,3 +307,29 @@ UPDATE batch
    SET status = :to_status, reason = coalesce(:reason, reason)
  WHERE id = :batch_id AND status = :from_status
 RETURNING id;
+
+-- name: situation(batch_id)^
+-- B4: what an operator who decides about a batch has to know of its feed; how old is what phones have of it.
+SELECT make_interval(mins => feed.period_minutes), batch.counts, keyserver_now(),
+       (SELECT max(other.ends_at)
+          FROM batch AS other
+         WHERE other.feed_id = batch.feed_id AND other.status IN ('released', 'empty') AND other.with_keys)
+  FROM batch
+  JOIN feed ON feed.id = feed_id
+ WHERE batch.id = :batch_id;
+
+-- name: earlier_keys(batch_id, before)
+-- B4: how many real keys the feed's ordinary batches of the same length had that ended within a time before this one
+-- starts: the median of each day's batches, and of all of them, where the day is null.
+SELECT (earlier.starts_at AT TIME ZONE 'UTC')::date AS day,
+       percentile_cont(0.5) WITHIN GROUP (
+           ORDER BY coalesce((earlier.counts ->> 'released')::integer, 0)
+                  - coalesce((earlier.counts ->> 'synthetic')::integer, 0))
+  FROM batch
+  JOIN batch AS earlier ON earlier.feed_id = batch.feed_id AND earlier.replaces IS NULL
+   AND earlier.ends_at - earlier.starts_at = batch.ends_at - batch.starts_at
+   AND earlier.ends_at <= batch.starts_at AND earlier.ends_at > batch.starts_at - :before::interval
+ WHERE batch.id = :batch_id
+   AND earlier.status IN ('empty', 'released', 'withdrawing', 'withdrawn')
+ GROUP BY GROUPING SETS ((1), ())
+ ORDER BY day;

@@ -60,6 +60,14 @@ SELECT name, root, output_region, input_regions, exclude_regions, travelers, per
   FROM feed
  ORDER BY id;
 
+-- name: retention_days()$
+SELECT extract(day FROM period)::integer
+  FROM retention;
+
+-- name: set_retention(days)!
+UPDATE retention
+   SET period = make_interval(days => :days);
+
 -- name: insert_health_authority(issuer, audience, name, jwks_uri, stats, certificate_max_life_minutes)!
 INSERT INTO health_authority (issuer, audience, name, jwks_uri, stats_enabled, certificate_max_life)
 VALUES (:issuer, :audience, :name, :jwks_uri, :stats, make_interval(mins => :certificate_max_life_minutes));

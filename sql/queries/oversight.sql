@@ -1,8 +1,8 @@
 -- What operators and auditors ask: across aggregates, and only reading.
 
 -- name: clock()^
-SELECT keyserver_now(), make_interval(mins => width_minutes), closed_through
-  FROM release_clock;
+SELECT keyserver_now(), make_interval(mins => width_minutes), closed_through, period
+  FROM release_clock, retention;
 
 -- name: stored_key(exposure_key)^
 SELECT created_at, to_timestamp((interval_number + interval_count)::bigint * 600), report_type::text, traveler, regions,
@@ -61,18 +61,30 @@ SELECT fate
  WHERE revision.exposure_key = :exposure_key;
 
 -- name: window_totals(starts_at)^
-SELECT starts_at, ends_at, keys, synthetic_keys, revisions,
+SELECT starts_at, ends_at, closed_window.keys, synthetic_keys, closed_window.revisions,
        (SELECT count(*) FROM exposure WHERE created_at = closed_window.starts_at),
-       (SELECT count(*) FROM exposure WHERE revised_at = closed_window.starts_at)
+       (SELECT count(*) FROM exposure WHERE revised_at = closed_window.starts_at),
+       on_demand.keys, on_demand.revisions, starts_at <= deleted_through, starts_at + period
   FROM closed_window
+ CROSS JOIN retention
+ CROSS JOIN LATERAL (
+       SELECT coalesce(sum(gone.keys), 0)::integer AS keys, coalesce(sum(gone.revisions), 0)::integer AS revisions
+         FROM deletion_window AS gone
+        WHERE gone.starts_at = closed_window.starts_at) AS on_demand
  WHERE starts_at = :starts_at;
 
 -- name: windows_of_span(starts_at, ends_at)
 -- The closed windows of a span: what they held then, and what is there of it now.
-SELECT starts_at, ends_at, keys, synthetic_keys, revisions,
+SELECT starts_at, ends_at, closed_window.keys, synthetic_keys, closed_window.revisions,
        (SELECT count(*) FROM exposure WHERE created_at = closed_window.starts_at),
-       (SELECT count(*) FROM exposure WHERE revised_at = closed_window.starts_at)
+       (SELECT count(*) FROM exposure WHERE revised_at = closed_window.starts_at),
+       on_demand.keys, on_demand.revisions, starts_at <= deleted_through, starts_at + period
   FROM closed_window
+ CROSS JOIN retention
+ CROSS JOIN LATERAL (
+       SELECT coalesce(sum(gone.keys), 0)::integer AS keys, coalesce(sum(gone.revisions), 0)::integer AS revisions
+         FROM deletion_window AS gone
+        WHERE gone.starts_at = closed_window.starts_at) AS on_demand
  WHERE starts_at >= :starts_at AND starts_at < :ends_at
  ORDER BY starts_at;
 
@@ -124,7 +136,7 @@ SELECT number, name, status, starts_at, ends_at, keys, revised_keys, export_sha2
  ORDER BY number;
 
 -- name: events_of_batch(batch_id)
-SELECT seq, at, kind, body ->> 'actor', body ->> 'run', body ->> 'task'
+SELECT seq, at, kind, body ->> 'actor', body ->> 'run', body ->> 'task', body ->> 'dag', (body ->> 'map_index')::integer
   FROM (SELECT seq, at, kind, convert_from(body, 'UTF8')::jsonb AS body
           FROM audit_event
          WHERE NOT starts_with(kind, 'window.')
@@ -150,3 +162,37 @@ SELECT seq, at
    AND convert_from(body, 'UTF8')::jsonb -> 'subject' ->> 'feed' = :feed
  ORDER BY seq
  LIMIT 1;
+
+-- name: feeds_now()
+-- How each feed stands: the newest batch that is out or had nothing to put out, and what waits behind or beside it.
+SELECT feed.name, output_region, make_interval(mins => period_minutes), paused, development, active_from, active_thru,
+       newest.id, newest.ends_at, newest.status, unsettled.waiting, unsettled.held, unsettled.withdrawing
+  FROM feed
+  LEFT JOIN LATERAL (
+       SELECT id, ends_at, status
+         FROM batch
+        WHERE feed_id = feed.id AND status IN ('released', 'empty')
+        ORDER BY ends_at DESC, id DESC
+        LIMIT 1) AS newest ON true
+ CROSS JOIN LATERAL (
+       SELECT count(*) FILTER (WHERE status NOT IN ('held', 'withdrawing')) AS waiting,
+              coalesce(array_agg(id ORDER BY id) FILTER (WHERE status = 'held'), '{}') AS held,
+              coalesce(array_agg(id ORDER BY id) FILTER (WHERE status = 'withdrawing'), '{}') AS withdrawing
+         FROM batch
+        WHERE feed_id = feed.id
+          AND status IN ('planned', 'built', 'checked', 'signed', 'verified', 'held', 'withdrawing')) AS unsettled
+ ORDER BY feed.name;
+
+-- name: last_event(kind, within)^
+-- The last event of a kind, no older than some time: found by the index on times.
+SELECT seq, at
+  FROM keyserver_now() AS now
+  JOIN audit_event ON at > now - :within::interval
+ WHERE kind = :kind
+ ORDER BY at DESC, seq DESC
+ LIMIT 1;
+
+-- name: event(seq)^
+SELECT seq, at, kind, convert_from(body, 'UTF8'), encode(hash, 'hex')
+  FROM audit_event
+ WHERE seq = :seq;

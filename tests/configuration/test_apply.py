@@ -315,3 +315,12 @@ def test_a_server_out_of_reach_is_worth_another_try(site):
     database = Database("postgresql://keyserver_pipeline@127.0.0.1:1/none")
     with pytest.raises(RemoteError):
         apply(Runtime(Actor("a test"), database), site.write())
+
+
+def test_retention_is_stored_and_audited(runtime, test_database, site):
+    for days in (12, 12, 14):
+        apply(runtime, site.write(("version: 1", f"version: 1\nretention: {days}d")))
+        with test_database.admin() as connection:
+            assert connection.execute("SELECT period FROM retention").fetchall() == [(timedelta(days=days),)]
+    counts = [json.loads(body)["counts"] for kind, body, _ in events(test_database) if kind == "configuration.applied"]
+    assert [count.get("retention_changed") for count in counts] == [1, 1]

@@ -9,7 +9,16 @@ import yaml
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from keyserver.configuration.load import _App, _AppAttest, _Authority, _Feed, _PlayIntegrity, _SigningKey, load
+from keyserver.configuration.load import (
+    _App,
+    _AppAttest,
+    _Authority,
+    _Document,
+    _Feed,
+    _PlayIntegrity,
+    _SigningKey,
+    load,
+)
 from keyserver.errors import ConfigurationError
 from keyserver.providers.attestation.appattest import AppAttestSettings
 from keyserver.providers.attestation.playintegrity import PlayIntegritySettings
@@ -34,6 +43,7 @@ def test_the_example_is_right_and_shows_every_setting():
     (feed,) = load(EXAMPLE).declared.feeds
     assert feed.signing_keys == ("north-1",)
     shown = yaml.safe_load(EXAMPLE.read_text())
+    assert set(shown) == set(_Document.model_fields)
     for section, model in (
         ("health_authorities", _Authority),
         ("apps", _App),
@@ -558,3 +568,26 @@ def test_a_missing_document_is_refused(site):
 def test_an_empty_configuration_is_one(site):
     declared = load(site.write_text("version: 1\n")).declared
     assert (declared.health_authorities, declared.apps, declared.signing_keys, declared.feeds) == ((), (), (), ())
+
+
+def test_retention_is_14_days_unless_a_shorter_time_is_declared(site):
+    assert load(site.write()).declared.retention.days == 14
+    for days in (14, 10):
+        assert load(site.write(("version: 1", f"version: 1\nretention: {days}d"))).declared.retention.days == days
+
+
+def test_export_scenario_30_less_than_ten_days_need_a_named_override(site):
+    """As the reference does with CLEANUP_TTL (export.md 2.13)."""
+    short = ("version: 1", "version: 1\nretention: 9d")
+    assert message(site.write(short)) == (
+        "site.yaml:2: retention: is below 10d, and phones that look rarely would miss files: if that is meant, set"
+        " retention_below_ten_days: true"
+    )
+    override = (short[0], f"{short[1]}\nretention_below_ten_days: true")
+    assert load(site.write(override)).declared.retention.days == 9
+
+
+@pytest.mark.parametrize("written", ["15d", "0d", "14", '"14"', "336h", "-1d", "14 d", "null", "100d"])
+def test_retention_is_a_number_of_days_and_never_more_than_14(site, written):
+    found = message(site.write(("version: 1", f"version: 1\nretention: {written}")))
+    assert found == "site.yaml:2: retention: must be a number of days, 14d at most"

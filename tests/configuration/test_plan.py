@@ -484,3 +484,14 @@ def test_all_refusals_are_told_at_once(site):
         "signing_keys[0].key_id",
         "feeds[0].root",
     ]
+
+
+def test_a_change_of_retention_is_told_and_a_shorter_one_with_what_it_deletes(site):
+    before, after = (load(site.write(("version: 1", f"version: 1\nretention: {days}d"))) for days in (14, 11))
+    assert told(plan(after, stored(before))) == [
+        (
+            "retention_changed",
+            "Retention changes: from 14d to 11d. What is older is deleted within an hour, for good.",
+        )
+    ]
+    assert told(plan(before, stored(after))) == [("retention_changed", "Retention changes: from 11d to 14d.")]

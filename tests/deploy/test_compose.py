@@ -222,7 +222,8 @@ def test_every_secret_comes_from_the_environment_and_has_no_default() -> None:
     for service, environment in environments().items():
         for name, value in environment.items():
             hidden = re.search(
-                r"PASSWORD|SECRET(?!S_URL)|FERNET_KEY|LOGINS|DATABASE_URL|CONN$|PIPELINE$|REWRITER$", name
+                r"PASSWORD|SECRET(?!S_URL)|FERNET_KEY|LOGINS|DATABASE_URL|CONN$|(PIPELINE|REWRITER|RETENTION|AUDITOR)$",
+                name,
             )
             if hidden and not name.endswith("PASSWORDS_FILE"):
                 assert re.search(r"\$\{\w+:\?[^}]+\}", value), (service, name)
@@ -253,6 +254,7 @@ READING = {
     "api": fields_read(*SHARED, "__init__.py", "publish.py", "stats.py", "attestation.py"),
     "verification": fields_read(*SHARED, "verification.py"),
     "migrate": {"window_minutes"},
+    "cli": {"verification_secret", "airflow_login", "airflow_password"},
 }
 VARIABLE_OF = {
     **{name: variable for variable, (name, *_) in settings._INTEGERS.items()},
@@ -304,8 +306,9 @@ def test_each_service_has_only_what_its_work_needs() -> None:
         "KEYSERVER_API_DATABASE_URL", "KEYSERVER_API_BIND", "KEYSERVER_ATTESTATION_SECRET", "KEYSERVER_KEYWRAP_URL",
         "KEYSERVER_REVISION_TOKEN_AAD", "KEYSERVER_SECRETS_URL",
     } | {VARIABLE_OF[name] for name in READING["api"]}  # fmt: skip
-    for name in ("proxy", "cdn", "postgres", "airflow-apiserver", "airflow-dag-processor", "airflow-triggerer"):
+    for name in ("proxy", "cdn", "postgres", "airflow-dag-processor", "airflow-triggerer"):
         assert ours[name] == set(), name
+    assert ours["airflow-apiserver"] == {"AIRFLOW_CONN_KEYSERVER_AUDITOR"}
     holders = {
         name for name, service in SERVICES.items() if any(v.startswith("signer:") for v in service.get("volumes", []))
     }
@@ -325,8 +328,10 @@ def test_each_service_has_only_what_its_work_needs() -> None:
 
 
 def test_connections_are_json_with_the_fields_of_airflow() -> None:
-    for name, value in environments()["airflow-scheduler"].items():
-        if name.startswith("AIRFLOW_CONN_"):
+    for service in ("airflow-scheduler", "airflow-apiserver"):
+        for name, value in environments()[service].items():
+            if not name.startswith("AIRFLOW_CONN_"):
+                continue
             connection = json.loads(value)
             assert connection["conn_type"] == ("generic" if "url" in connection.get("extra", {}) else "postgres")
 

@@ -97,8 +97,8 @@ def stack(tmp_path: Path) -> Stack:
 
 def test_secrets_are_made_once_and_are_the_owner_s(stack: Stack, tmp_path: Path) -> None:
     passwords = stack.passwords
-    assert passwords.keys() == {"admin", "op", "viewer"}
-    assert len(set(passwords.values())) == 3
+    assert passwords.keys() == {"admin", "op", "viewer", "auditor"}
+    assert len(set(passwords.values())) == 4
     assert Stack(stack.home).passwords == passwords
     assert Stack(tmp_path / "other").passwords != passwords
     assert stat.S_IMODE((stack.home / "secrets.json").stat().st_mode) == 0o600
@@ -136,10 +136,11 @@ def test_each_part_gets_only_what_its_work_needs(stack: Stack, monkeypatch: pyte
             "KEYSERVER_API_BIND",
         },
         "cdn": {"KEYSERVER_BLOBS_URL"},
-        "airflow-apiserver": set(),
+        "airflow-apiserver": {"AIRFLOW_CONN_KEYSERVER_AUDITOR"},
         "airflow-scheduler": {
             "AIRFLOW_CONN_KEYSERVER_PIPELINE",
             "AIRFLOW_CONN_KEYSERVER_REWRITER",
+            "AIRFLOW_CONN_KEYSERVER_RETENTION",
             "AIRFLOW_CONN_KEYSERVER_BLOBS",
             "AIRFLOW_CONN_KEYSERVER_SIGNER",
             "AIRFLOW_CONN_KEYSERVER_KEYWRAP",
@@ -508,6 +509,17 @@ def test_a_log_is_asked_for_each_time_and_nothing_beside_it_is_there(served: htt
         assert answer.headers["cache-control"] == "no-cache, max-age=0"
     for name in ("secret.txt", ".2026-03-02.txt"):
         assert served.get(f"/r1/log/{name}").status_code == 404
+
+
+def test_what_was_moved_out_of_a_log_is_still_served(served: httpx.Client, published: Path) -> None:
+    archive = published / "r1" / "log-before-restore" / "2026-03-02-0a1b2c3d"
+    archive.mkdir(parents=True)
+    for path in (archive.parent / "index.txt", archive / "2026-03-02.txt", archive / "secret.txt"):
+        path.write_text(path.name)
+    for name in ("index.txt", "2026-03-02-0a1b2c3d/2026-03-02.txt"):
+        answer = served.get(f"/r1/log-before-restore/{name}")
+        assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-cache, max-age=0")
+    assert served.get("/r1/log-before-restore/2026-03-02-0a1b2c3d/secret.txt").status_code == 404
 
 
 def test_a_file_may_be_kept_for_a_day(served: httpx.Client) -> None:

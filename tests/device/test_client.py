@@ -185,6 +185,20 @@ def test_a_file_is_its_bytes_at_the_base_and_the_line(serve):
     assert client.fetch_file(base + "/cdn/", "us/1.zip") == bytes(range(256)) + b"/cdn/us/1.zip"
 
 
+def test_a_file_is_asked_for_without_its_bytes(talking_once):
+    told = b"HTTP/1.1 200 OK\r\nContent-Length: 1234\r\n\r\n"  # no body: nothing is waited for
+    assert client.file_size(talking_once(told) + "/", "north/1.zip") == 1234
+    untold = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert client.file_size(talking_once(untold) + "/", "north/1.zip") is None
+
+
+def test_a_file_that_is_not_there_has_no_size(talking_once):
+    with pytest.raises(RemoteError, match=r"north/1\.zip was answered by status 404"):
+        client.file_size(talking_once(b"HTTP/1.1 404 Not Found\r\nContent-Length: 9\r\n\r\n") + "/", "north/1.zip")
+    with pytest.raises(FormatError):
+        client.file_size("http://127.0.0.1/", "../other")
+
+
 def test_a_line_that_leaves_the_base_is_never_fetched(answering):
     with pytest.raises(FormatError, match="relative path"):
         client.fetch_file(answering(b"secret") + "/cdn/", "../secret")

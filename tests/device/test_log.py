@@ -417,6 +417,22 @@ def test_a_line_leaves_the_index_after_its_days(cdn):
     assert cdn.findings(now=later) == ["The log ends with 2024-07-07: it is not kept up."]
 
 
+def test_a_line_may_leave_the_index_earlier_if_the_operator_says_so(cdn):
+    (first, *_) = cdn.listed
+    start = exportreader.read(cdn.objects[first]).start
+    days = (NOW - start).days
+    cdn.objects["north/index.txt"] = b""
+    assert len(cdn.findings(listed_for=timedelta(days=days + 1))) == len(cdn.listed)
+    assert cdn.findings(listed_for=timedelta(days=days)) == []
+
+
+def test_a_line_that_stays_in_the_index_for_too_long_is_a_finding(cdn):
+    age = NOW - min(exportreader.read(cdn.objects[name]).start for name in cdn.listed)
+    assert cdn.findings(listed_for=age - timedelta(hours=2)) == []  # retention runs every hour
+    found = cdn.findings(listed_for=age - timedelta(hours=2, seconds=1))
+    assert f"{cdn.listed[0]} should have left the index: its span began too long ago." in found
+
+
 # A file of one's own
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -203,27 +204,30 @@ def authority(make_authority: Callable[..., Authority], test_database: object) -
     return make_authority(test_database)
 
 
-@pytest.fixture
-def serve() -> Callable[[Authority], None]:
-    """Serve an authority's public folder as a CDN does, until the test ends."""
-    running: list[tuple[uvicorn.Server, threading.Thread, socket.socket]] = []
-
-    def start(authority: Authority) -> None:
-        authority.public.mkdir(parents=True, exist_ok=True)
-        listener = socket.create_server(("127.0.0.1", 0))
-        server = uvicorn.Server(
-            uvicorn.Config(cdn(authority.public), log_level="error", access_log=False, lifespan="off", ws="none")
-        )
-        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
-        thread.start()
-        running.append((server, thread, listener))
-        authority.public_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-
-    yield start
-    for server, thread, listener in running:
+@contextmanager
+def serving(authority: Authority) -> Iterator[None]:
+    """Serve an authority's public folder as a CDN does."""
+    authority.public.mkdir(parents=True, exist_ok=True)
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(
+        uvicorn.Config(cdn(authority.public), log_level="error", access_log=False, lifespan="off", ws="none")
+    )
+    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+    thread.start()
+    authority.public_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    try:
+        yield
+    finally:
         server.should_exit = True
         thread.join(20)
         listener.close()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Authority], None]]:
+    """Serve an authority's public folder as a CDN does, until the test ends."""
+    with ExitStack() as running:
+        yield lambda authority: running.enter_context(serving(authority))
 
 
 @pytest.fixture

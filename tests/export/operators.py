@@ -34,6 +34,17 @@ def work_until_held(authority: Authority, run: str = "run-1") -> int:
     return batch.batch_id
 
 
+def delete_on_demand(authority: Authority, which: str) -> None:
+    """Delete keys of one window as a deletion on demand does, which says how many it took (R5)."""
+    authority.sql(
+        f"WITH gone AS (DELETE FROM exposure WHERE {which} RETURNING created_at),"
+        " deletion AS (INSERT INTO deletion (at, app_name, starts_at, ends_at, reason)"
+        "              SELECT keyserver_now(), 'app', min(created_at), min(created_at) + interval '1 minute', 'odd'"
+        "                FROM gone RETURNING id, starts_at)"
+        " INSERT INTO deletion_window SELECT id, starts_at, (SELECT count(*) FROM gone), 0 FROM deletion"
+    )
+
+
 def events(authority: Authority, *kinds: str) -> list[dict[str, Any]]:
     """The audit events of some kinds, the oldest first."""
     rows = authority.sql("SELECT body FROM audit_event ORDER BY seq")

@@ -224,7 +224,7 @@ def test_a_batch_that_was_planned_without_an_active_signing_key_is_held_with_tha
         STEPS["check"](authority.runtime("run-1"), 1)
     ((status, problem),) = authority.sql("SELECT status, problem FROM batch")
     assert status == "held"
-    assert "none was active when the batch was planned" in problem
+    assert "active when the batch was planned, found 0" in problem
 
 
 def test_a_lost_staging_area_is_a_failure_of_the_step_and_holds_nothing_at_once(two_feeds):

@@ -7,7 +7,8 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from keyserver.cli import app
-from keyserver.errors import ConflictError, FormatError
+from keyserver.errors import ConfigurationError, ConflictError, FormatError
+from tests.airflowapi import PASSWORD, serving
 from tests.export.operators import TOO_EARLY, hold_next
 
 
@@ -20,8 +21,8 @@ def command(served):
         "KEYSERVER_PUBLIC_URL": served.public_url,
     }
 
-    def run(*arguments: str, answer: str | None = None) -> Result:
-        return CliRunner().invoke(app, ["export", *arguments], env=environment, input=answer)
+    def run(*arguments: str, answer: str | None = None, **more: str) -> Result:
+        return CliRunner().invoke(app, ["export", *arguments], env={**environment, **more}, input=answer)
 
     return run
 
@@ -63,6 +64,49 @@ def test_a_held_batch_is_rejected_with_or_without_its_revisions(served, command)
     refused = command("replace", "3", "--reason", "after all")
     assert isinstance(refused.exception, ConflictError)
     assert "was replaced by batch 4" in str(refused.exception)
+
+
+def login(url: str, password: str = PASSWORD) -> dict[str, str]:
+    return {
+        "KEYSERVER_AIRFLOW_URL": url,
+        "KEYSERVER_AIRFLOW_LOGIN": "op",
+        "KEYSERVER_AIRFLOW_PASSWORD": password,
+    }
+
+
+def test_an_open_request_in_airflow_is_answered_instead(served, command):
+    served.add_feed("north")
+    hold_next(served)
+    with serving() as airflow:
+        airflow.ask()
+        said = done(command("approve", "1", "--reason", " known ", **login(airflow.url)))
+        assert said == "The request in Airflow is answered: run batch-1 of review_held_batch commits the decision.\n"
+        done(command("reject", "1", "--reason", "no", "--drop-revisions", **login(airflow.url)))
+        assert served.statuses() == {1: "held"}
+        assert airflow.received == [
+            {"chosen_options": ["Approve"], "params_input": {"reason": "known", "revisions": "keep"}},
+            {"chosen_options": ["Reject"], "params_input": {"reason": "no", "revisions": "drop"}},
+        ]
+
+        refused = command("approve", "1", "--reason", "known", **login(airflow.url, "wrong"))
+        assert isinstance(refused.exception, ConfigurationError)
+        malformed = command("approve", "1", "--reason", "two\nlines", **login(airflow.url))
+        assert isinstance(malformed.exception, FormatError)
+        assert served.statuses() == {1: "held"}
+        assert len(airflow.received) == 2
+
+        airflow.answers.clear()
+        airflow.answers["POST /auth/token"] = (201, {"access_token": "a-token"})
+        said = done(command("approve", "1", "--reason", "known", **login(airflow.url)))
+        assert said == "Batch 1 is approved: batch 2 is planned in its place.\n"
+
+
+def test_an_airflow_that_is_away_keeps_nobody_from_deciding(served, command):
+    served.add_feed("north")
+    hold_next(served)
+    said = done(command("reject", "1", "--reason", "no", **login("http://127.0.0.1:1")))
+    assert "WARNING: Airflow did not answer" in said
+    assert said.endswith("Batch 1 is rejected: no batch is planned in its place.\n")
 
 
 def test_a_release_is_withdrawn_after_a_question_and_released_again(served, command):

@@ -14,7 +14,7 @@ from keyserver.export import claim, decide, replace
 from keyserver.export.due import claim_due
 from keyserver.protocol.exportfile import staged_path
 from tests.export.conftest import STEPS
-from tests.export.operators import TOO_EARLY, events, everything, hold_next, work_until_held
+from tests.export.operators import TOO_EARLY, delete_on_demand, events, everything, hold_next, work_until_held
 
 
 @pytest.fixture
@@ -132,10 +132,19 @@ def test_they_are_dropped_if_the_operator_says_so(holding_revisions):
 
 def test_a_rejected_batch_can_still_be_released_by_one_that_replaces_it(holding):
     decide.reject(holding.runtime(), 1, "nonsense")
-    holding.sql("DELETE FROM exposure WHERE interval_number = (SELECT max(interval_number) FROM exposure)")
+    delete_on_demand(holding, "interval_number = (SELECT max(interval_number) FROM exposure)")
     planned = replace.replace(holding.runtime(), 1, "the odd key is gone")
     assert holding.export() == [planned]
     assert len(newest_file(holding).keys) == 5
+
+
+def test_keys_that_were_removed_by_hand_hold_the_batch_once_more(holding):
+    decide.reject(holding.runtime(), 1, "nonsense")
+    holding.sql("DELETE FROM exposure WHERE interval_number = (SELECT max(interval_number) FROM exposure)")
+    planned = replace.replace(holding.runtime(), 1, "the odd key is gone")
+    assert work_until_held(holding) == planned
+    (waiting,) = decide.held(holding.runtime())
+    assert waiting.failed_expectations == ["rows number as when the windows closed"]
 
 
 def test_nobody_s_answer_for_24_hours_is_a_rejection_with_an_alert(holding_revisions, caplog):

@@ -17,7 +17,7 @@ from keyserver.protocol.exposure import MAX_AGE
 from keyserver.providers.signers import generate
 from tests.conftest import START
 from tests.export.conftest import STEPS, run_steps
-from tests.export.operators import events, everything, hold_next
+from tests.export.operators import delete_on_demand, events, everything, hold_next
 
 SPAN_AND_RULES = "starts_at, ends_at, root, output_region, input_regions, exclude_regions, travelers, max_keys"
 
@@ -152,7 +152,7 @@ def test_it_takes_its_place_at_the_end_of_the_feed_s_order_and_is_released_there
     authority.add_keys(5, seed=2)
     authority.close_windows()
     decide.reject(authority.runtime(), held, "too early")
-    authority.sql("DELETE FROM exposure WHERE interval_number = (SELECT max(interval_number) FROM exposure)")
+    delete_on_demand(authority, "interval_number = (SELECT max(interval_number) FROM exposure)")
     planned = replace.replace(authority.runtime(), held, "the key that was too early is gone")
     assert authority.export() == [2, planned]
     lines = (authority.public / "north" / "index.txt").read_text(encoding="ascii").split("\n")

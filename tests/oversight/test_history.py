@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from keyserver.audit import Actor
 from keyserver.device import exportreader
 from keyserver.export import build
 from keyserver.oversight.explain import explain_key
 from keyserver.oversight.provenance import provenance
 from keyserver.oversight.rebuild import rebuild
+from keyserver.oversight.verify import Asked, Rebuilding, verify
 from keyserver.oversight.window import explain_window
+from keyserver.runtime import open_runtime
 
 
 def test_every_key_is_explained_as_phones_find_it(history):
@@ -44,3 +47,14 @@ def test_every_window_adds_up_and_agrees_with_the_batch_that_stands_for_it(histo
 def test_every_batch_comes_out_again(history):
     for batch in history.statuses():
         assert rebuild(history.runtime(), batch, build.rebuild).is_proven, batch
+
+
+def test_an_auditor_finds_nothing_wrong_with_it(history):
+    """But that it ends 17 days later, when nobody has deleted anything."""
+    auditor = open_runtime(Actor("keyserver audit verify"), history.database.url("keyserver_auditor"))
+    history.opened.append(auditor)
+    report, _ = verify(auditor, Asked(), Rebuilding(history.runtime(), build.rebuild))
+    assert [
+        str(finding) for finding in report.findings if "should" not in finding.text and finding.about != "retention"
+    ] == []
+    assert "8 of 8 built batches were made again: 8 identical" in "\n".join(report.facts)

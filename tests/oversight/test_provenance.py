@@ -98,7 +98,7 @@ def test_before_it_is_built_a_batch_has_no_account(north):
     ("status", "says"),
     [
         ("staged", "was not released"),
-        ("expired", "and is expired"),
+        ("expired", "is too old for it, and leaves the store a day later"),
         ("withdrawing", "is being withdrawn"),
         ("deleted", "is deleted from the store"),
     ],
@@ -152,7 +152,8 @@ COUNTS = st.integers(0, 50)
 
 
 def windows(keys: int, revisions: int, *, starts_at=START) -> list[WindowTotals]:
-    return [WindowTotals(starts_at, starts_at + MINUTE, keys, 0, revisions, keys, revisions)]
+    kept_until = starts_at + RETENTION
+    return [WindowTotals(starts_at, starts_at + MINUTE, keys, 0, revisions, keys, revisions, 0, 0, False, kept_until)]
 
 
 def files(keys: int, revised: int) -> list[FileRecord]:
@@ -205,6 +206,17 @@ def test_rows_that_retention_deleted_before_the_batch_was_built_are_counted_as_d
     found = account(counts, [held], of_files, START + RETENTION)
     assert (found.problems, found.deleted_keys, found.deleted_revisions) == ([], keys, revisions)
     assert account(counts, [held], of_files, START + RETENTION - MINUTE).problems
+
+
+@given(settled(), st.integers(1, 50), st.integers(1, 50))
+def test_what_was_deleted_on_demand_is_a_count_of_its_own(made, keys, revisions):
+    counts, (window,), of_files = made
+    (held,) = windows(window.keys + keys, window.revisions + revisions)
+    told = {**counts, "deleted_on_demand": keys, "revised_deleted_on_demand": revisions}
+    found = account(told, [held], of_files, START + MINUTE)
+    assert (found.problems, found.deleted_keys, found.deleted_revisions) == ([], 0, 0)
+    assert (found.keys_on_demand, found.revisions_on_demand) == (keys, revisions)
+    assert account({**told, "deleted_on_demand": keys - 1}, [held], of_files, START + MINUTE).problems
 
 
 def test_a_batch_s_record_stands_in_the_log(north, caplog):

@@ -13,6 +13,7 @@ from keyserver.export import build, replace, withdraw
 from keyserver.export.due import claim_due
 from keyserver.oversight.rebuild import Rebuilt, rebuild
 from keyserver.protocol.exposure import RETENTION
+from keyserver.retention.keys import delete_keys
 from tests.conftest import START
 
 
@@ -125,7 +126,7 @@ def test_rows_that_retention_deleted_are_named(released):
     released.close_windows()
     released.export()
     released.database.set_time(START + RETENTION)
-    change(released, "DELETE FROM exposure")
+    delete_keys(released.runtime(role="retention"), pause=lambda _: None)
     first, second = again(released, 1), again(released, 2)
     assert (first.problems, first.is_proven) == ([], False)
     assert "were deleted by retention" in first.gone[0]
@@ -134,13 +135,42 @@ def test_rows_that_retention_deleted_are_named(released):
     assert not second.is_proven
 
 
+def test_rows_that_are_gone_though_retention_did_not_run_are_no_retention_s(released):
+    released.database.set_time(START + 2 * RETENTION)
+    change(released, "DELETE FROM exposure WHERE exposure_key = (SELECT min(exposure_key) FROM exposure)")
+    assert "retention has no reason" in again(released, 1).problems[0]
+
+
+def test_rows_that_retention_deleted_by_a_shorter_period_are_named_when_it_is_longer_again(released):
+    released.database.set_time(START + RETENTION - timedelta(days=2))
+    released.sql("UPDATE retention SET period = '12 days'")
+    delete_keys(released.runtime(role="retention"), pause=lambda _: None)
+    released.sql("UPDATE retention SET period = '14 days'")
+    assert "were deleted by retention" in again(released, 1).gone[0]
+
+
+def test_rows_that_were_deleted_on_demand_are_named(released):
+    key = released.sql("SELECT exposure_key FROM exposure WHERE NOT synthetic LIMIT 1")[0][0]
+    change(released, "DELETE FROM exposure WHERE exposure_key = %(key)s", key=key)
+    released.sql(
+        "WITH deletion AS (INSERT INTO deletion (at, app_name, starts_at, ends_at, reason)"
+        " VALUES (keyserver_now(), 'app', %(start)s, keyserver_now(), 'asked') RETURNING id)"
+        " INSERT INTO deletion_window SELECT id, %(start)s, 1, 0 FROM deletion",
+        start=START,
+    )
+    rebuilt = again(released, 1)
+    assert (rebuilt.problems, rebuilt.is_proven) == ([], False)
+    assert rebuilt.gone == ["1 key and 0 revisions of its windows were deleted on demand."]
+    assert "is not rebuildable: rows deleted on demand." in rebuilt.sentences()[-1]
+
+
 def test_an_empty_batch_proves_nothing_once_its_rows_are_deleted(north):
     north.add_keys(1, regions=("SE",))
     north.close_windows()
     north.export()
     assert again(north, 1).is_proven
     north.database.set_time(START + RETENTION)
-    change(north, "DELETE FROM exposure")
+    delete_keys(north.runtime(role="retention"), pause=lambda _: None)
     assert not again(north, 1).is_proven
 
 

@@ -10,6 +10,8 @@ import pytest
 from keyserver.errors import ConfigurationError
 from keyserver.export import decide
 from keyserver.oversight.window import explain_window
+from keyserver.protocol.exposure import RETENTION
+from keyserver.retention.keys import delete_keys
 from tests.conftest import START
 from tests.export.operators import hold_next
 
@@ -61,16 +63,54 @@ def test_the_batch_that_replaces_another_stands_for_the_window(north):
     assert f"which replaces batch {held}" in found.text
 
 
-def test_rows_that_are_deleted_since_are_counted_as_such(north):
+def test_rows_that_retention_deleted_are_counted_as_such(north):
+    keys = north.add_keys(3)
+    north.revise(keys[:1], "confirmed")
+    north.close_windows()
+    north.export()
+    north.database.set_time(START + RETENTION)
+    delete_keys(north.runtime(role="retention"), pause=lambda _: None)
+    explained = explain_window(north.runtime(), START)
+    assert "Deleted by retention: 3 keys, 1 revision." in explained.sentences()
+    assert explained.problems == []
+    assert "keys: none released, 3 deleted by retention; revisions: none released, 1 deleted by retention" in (
+        explained.feeds[0].text
+    )
+
+
+def test_rows_that_were_deleted_on_demand_are_told_apart_from_those(north):
+    """What a deletion on demand writes down; `retention.demand` has tests of its own."""
     keys = north.add_keys(3)
     north.revise(keys[:1], "confirmed")
     north.close_windows()
     north.export()
     north.sql("DELETE FROM exposure WHERE exposure_key = %(key)s", key=keys[0])
+    north.sql(
+        "WITH deletion AS (INSERT INTO deletion (at, app_name, starts_at, ends_at, reason)"
+        " VALUES (keyserver_now(), 'app', %(start)s, keyserver_now(), 'asked') RETURNING id)"
+        " INSERT INTO deletion_window SELECT id, %(start)s, 1, 1 FROM deletion",
+        start=START,
+    )
     explained = explain_window(north.runtime(), START)
-    assert "Deleted since: 1 key, 1 revision." in explained.sentences()
+    assert "Deleted on demand: 1 key, 1 revision." in explained.sentences()
     assert explained.problems == []
-    assert "2 released, 1 deleted since" in explained.feeds[0].text
+    assert "keys: 2 released, 1 deleted on demand; revisions: none released, 1 deleted on demand" in (
+        explained.feeds[0].text
+    )
+    north.database.set_time(START + RETENTION)
+    delete_keys(north.runtime(role="retention"), pause=lambda _: None)
+    explained = explain_window(north.runtime(), START)
+    assert "1 deleted on demand, 2 deleted by retention" in explained.feeds[0].text
+    assert explained.problems == []
+
+
+def test_a_row_that_nothing_explains_does_not_add_up(north):
+    keys = north.add_keys(3)
+    north.close_windows()
+    north.export()
+    north.sql("DELETE FROM exposure WHERE exposure_key = %(key)s", key=keys[0])
+    (problem,) = explain_window(north.runtime(), START).problems
+    assert "other keys than when it was closed" in problem
 
 
 def test_rows_that_came_after_the_window_was_closed_do_not_add_up(north):

@@ -8,13 +8,14 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from keyserver import providers
 from keyserver.errors import ConfigurationError, ConflictError, FormatError, RemoteError
-from keyserver.providers.blobs import BlobMissingError, BlobStore, LocalBlobs, open_blobs
+from keyserver.providers.blobs import BlobMissingError, BlobStore, BlobVersion, LocalBlobs, open_blobs
 
 ZIP = ("application/zip", "public, max-age=86400")
 TEXT = ("text/plain", "no-cache, max-age=0")
@@ -101,6 +102,20 @@ def test_delete(blobs: BlobStore) -> None:
         blobs.read("at/1.zip")
     blobs.put_if_absent("at/1.zip", b"two", *ZIP)
     assert blobs.read("at/1.zip").data == b"two"
+
+
+def test_versions_are_listed_with_the_time_of_their_writing(blobs: BlobStore, folder: Path) -> None:
+    blobs.put_if_absent("public/at/2.zip", b"two", *ZIP)
+    blobs.put_if_absent("public/at/1.zip", b"one", *ZIP)
+    blobs.put_if_absent("staging/3", b"three", *ZIP)
+    os.utime(folder / "public/at/1.zip", (1_772_445_600, 1_772_445_600))
+    one, two = blobs.versions("public/")
+    assert one == BlobVersion("public/at/1.zip", datetime(2026, 3, 2, 10, 0, tzinfo=UTC), is_current=True)
+    assert (two.path, two.modified.utcoffset()) == ("public/at/2.zip", timedelta())
+    assert [version.path for version in blobs.versions()] == ["public/at/1.zip", "public/at/2.zip", "staging/3"]
+    blobs.delete("public/at/1.zip")
+    assert [version.path for version in blobs.versions("public/")] == ["public/at/2.zip"]
+    assert blobs.keeps_deleted() is None
 
 
 def test_list_takes_any_beginning(blobs: BlobStore) -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from keyserver.errors import FormatError
 from keyserver.protocol.exportfile import decode
-from keyserver.quality.exportfiles import BatchFacts, Finding, StagedFile, check_files
+from keyserver.quality.exportfiles import BatchFacts, StagedFile, check_files
+from keyserver.store.quality import Listed, Outcome
 from tests.vectors.export_files import END, FOLDER, KEYS, START
 
 STARTS_AT, ENDS_AT = datetime.fromtimestamp(START, UTC), datetime.fromtimestamp(END, UTC)
@@ -23,7 +24,7 @@ def export_bin(path: Path) -> bytes:
         return zipped.read("export.bin")
 
 
-def check(data: bytes, keys: int = len(KEYS), revised_keys: int = 0) -> list[Finding]:
+def check(data: bytes, keys: int = len(KEYS), revised_keys: int = 0) -> list[Outcome]:
     """Put the suite to a file that the database counts so many keys for."""
     facts = BatchFacts(
         starts_at=STARTS_AT,
@@ -34,9 +35,11 @@ def check(data: bytes, keys: int = len(KEYS), revised_keys: int = 0) -> list[Fin
         keys=keys,
         revised_keys=revised_keys,
         signature_infos=(("242", "v1"),),
+        closed_through=ENDS_AT,
     )
     staged = StagedFile(1, STARTS_AT, ENDS_AT, keys, revised_keys, hashlib.sha256(data).digest())
-    return check_files(facts, [(staged, data)])
+    outcomes = check_files(facts, [(staged, data)], lambda *_: Listed(0, 0, 0, 0))
+    return [outcome for outcome in outcomes if not outcome.met]
 
 
 def test_the_good_file_passes():
@@ -50,11 +53,11 @@ def test_a_flawed_export_is_refused(path):
     try:
         decoded = decode(data)
     except FormatError:
-        with pytest.raises(FormatError):
-            check(data)
+        (outcome,) = check(data)
+        assert outcome.expectation == "files are of the format"
         return
-    findings = check(data, len(decoded.keys), len(decoded.revised_keys))
-    assert [finding for finding in findings if finding.severity == "block"]
+    outcomes = check(data, len(decoded.keys), len(decoded.revised_keys))
+    assert [outcome for outcome in outcomes if outcome.blocks]
 
 
 @pytest.mark.parametrize("path", sorted((FOLDER / "good").glob("*.zip")), ids=lambda path: path.stem)

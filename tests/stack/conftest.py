@@ -30,11 +30,17 @@ from keyserver.device.settings import PhoneSettings
 from keyserver.errors import ConfigurationError
 from keyserver.providers import signers
 
+HERE = Path(__file__).parent
 STEPS = ("build", "check", "sign", "verify", "release", "index")
 # One feed a step whose task is killed, one that nobody disturbs, one whose staged file is tampered with, one whose
 # signing key is gone. All take the same keys, and all but the last two must release the same bytes.
 FEEDS = (*STEPS, "undisturbed", "tampered", "keyless")
 KEY_ID = "901"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the story of the feeds come first: it compares all that they release, and the other tests release more."""
+    items.sort(key=lambda item: item.path.parent == HERE and item.path.name != "test_scheduler.py")
 
 
 class RestartingStack(Stack):

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+import itertools
 import queue
 import select
 import socket
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import parse_qs, quote, urlsplit
 
@@ -244,15 +246,168 @@ def test_an_upload_that_nobody_vouches_for_is_stored_and_not_counted(test_databa
             assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
 
 
-def test_the_plans_look_keys_up_though_the_table_was_empty_when_they_were_made(database):
+def test_the_plans_look_keys_up_though_the_table_was_empty_when_they_were_made(test_database, database, upload):
+    """As counted by the server: those of `publish_keys` cannot be looked at."""
+    publish_new(database, upload("a"))
+    publish(database, upload("a"), revise_all(upload("a")))
+    database.forget_connections()  # its counts are told when it ends
+    scans = "SELECT seq_scan, idx_scan FROM pg_stat_user_tables WHERE relname = 'exposure'"
+    with test_database.admin() as connection:
+        for _ in range(1000):
+            whole, looked_up = connection.execute(scans).fetchone()
+            if looked_up:
+                break
+            time.sleep(0.01)
+    # Its look, the insert that found no such key, the look of the revision and the revision itself.
+    assert (whole, looked_up >= 3) == (0, True)
+
+
+# The usual upload: nothing of it is stored
+
+
+def publish_new(database: Database, upload: Upload, now: datetime | None = None) -> bool:
     with database.connection() as connection:
-        for prepared in (exposures._EXISTING, exposures._WRITE):
-            connection.execute(b"PREPARE planned AS " + prepared.sql)
-            nulls = ", ".join(["NULL"] * len(prepared.parameters))
-            plan = "\n".join(line for (line,) in connection.execute(f"EXPLAIN EXECUTE planned ({nulls})"))
-            assert "Seq Scan on exposure" not in plan
-            assert "exposure_pkey" in plan
-            connection.execute("DEALLOCATE planned")
+        decision = Decision(upload.exposures)
+        return exposures.publish_new(connection, upload, decision, now or datetime.now(UTC))
+
+
+def counted(test_database) -> tuple[int, int, int]:
+    with test_database.admin() as connection:
+        return tuple(
+            connection.execute(f"SELECT coalesce(sum({what}), 0)::int FROM {table}").fetchone()[0]
+            for what, table in (("teks", "upload_stats"), ("uploads", "profile"), ("count", "profile_marginal"))
+        )
+
+
+def test_new_keys_are_stored_and_counted_as_with_a_look_first(test_database, database, upload, start):
+    """T2 included: of the second key the embargo is not over."""
+    test_database.set_time(start + timedelta(minutes=7, seconds=31))
+
+    def wanted(name: str) -> Upload:
+        young = replace(upload(f"{name}2").exposures[0], start=interval(start) - 140)
+        taken = (young, *upload(f"{name}1", f"{name}3").exposures)
+        return replace(upload("any"), exposures=taken, traveler=True, facts=Facts(Platform.IOS, 2, 3))
+
+    def rows(name: str) -> list[tuple]:
+        columns = (
+            "interval_number, interval_count, transmission_risk, days_since_onset, report_type, traveler, regions,"
+            " created_at, synthetic, app_name, health_authority_id, revised_at"
+        )
+        with test_database.admin() as connection:
+            return [
+                connection.execute(f"SELECT {columns} FROM exposure WHERE exposure_key = %s", [each.key]).fetchone()
+                for each in wanted(name).exposures
+            ]
+
+    now = start + timedelta(minutes=7, seconds=31)
+    assert publish_new(database, wanted("a"), now)
+    once = counted(test_database)
+    assert publish(database, wanted("b")) == 3
+    assert rows("a") == rows("b")
+    assert [row[7] for row in rows("a")] == [start + timedelta(hours=2, minutes=40), *[start + 7 * MINUTE] * 2]
+    assert counted(test_database) == tuple(2 * each for each in once) == (6, 2, 2 * (3 + 3 + 1 + 1))
+
+
+@pytest.mark.parametrize("known", ["a", "b", "c"])
+def test_with_a_key_that_is_stored_nothing_is_done(test_database, database, upload, known):
+    publish(database, upload(known))
+    wanted = replace(upload("a", "b", "c"), facts=Facts(Platform.IOS, 2, 3))
+    assert not publish_new(database, wanted)
+    assert set(stored(test_database)) == {key_bytes(known)}
+    assert counted(test_database) == (0, 0, 0)
+
+
+def test_with_a_window_that_is_closed_nothing_is_done(test_database, database, upload, start):
+    close_windows(test_database, start + MINUTE)
+    assert not publish_new(database, upload("a"))
+    assert stored(test_database) == {}
+
+
+def test_without_a_clock_nothing_is_done(test_database, database, upload):
+    with test_database.admin() as connection:
+        connection.execute("DELETE FROM release_clock")
+    assert not publish_new(database, upload("a"))
+    assert stored(test_database) == {}
+
+
+def test_w2_new_keys_that_waited_for_the_closer_are_not_stored_in_its_window(test_database, database, upload, start):
+    with test_database.admin() as closer:
+        closer.execute("BEGIN")
+        closer.execute("SELECT pg_advisory_xact_lock(1, window_lock(%s))", [start])
+        with in_another_thread(lambda: publish_new(database, upload("a"))) as published:
+            wait_until_waiting(test_database)
+            closer.execute("UPDATE release_clock SET closed_through = %s", [start + MINUTE])
+            closer.execute("COMMIT")
+            assert published.result() is False
+    assert stored(test_database) == {}
+
+
+def test_w2_new_keys_hold_their_window_until_they_are_committed(test_database, database, upload, start):
+    """The upload is stopped before its commit, by another one of its key that does not end."""
+    with test_database.admin() as other:
+        other.execute("BEGIN")
+        other.execute(
+            "INSERT INTO exposure (exposure_key, interval_number, interval_count, transmission_risk, traveler, regions,"
+            " created_at) VALUES (%s, 1, 144, 0, false, '{DE}', %s)",
+            [key_bytes("a"), start],
+        )
+        with in_another_thread(lambda: publish_new(database, upload("a", "b"))) as published:
+            wait_until_waiting(test_database)
+            with test_database.admin() as connection:
+                held = connection.execute(
+                    "SELECT objid::integer, mode FROM pg_locks WHERE locktype = 'advisory' AND classid = 1"
+                ).fetchall()
+            other.execute("COMMIT")
+            # The other one's key is stored: there is no way but to look.
+            assert published.result() is False
+    assert held == [(int(start.timestamp()) // 60, "ShareLock")]
+    assert set(stored(test_database)) == {key_bytes("a")}
+    assert publish_new(database, upload("b"))
+
+
+def test_w2_the_api_takes_a_snapshot_a_statement_whatever_the_database_says(test_database, database):
+    """With one snapshot a transaction, `publish_keys` would not see what its lock waited for."""
+    with test_database.admin() as connection:
+        connection.execute(f"ALTER DATABASE {test_database.name} SET default_transaction_isolation = 'serializable'")
+    with database.connection() as connection:
+        assert connection.execute("SHOW transaction_isolation").fetchone() == ("read committed",)
+
+
+def test_w2_a_window_that_is_closed_gets_no_more_keys(test_database, database, upload, start):
+    """Uploads and a closer (W3) race; what the closer counts is what there is in the end."""
+    stop = threading.Event()
+
+    def upload_on(worker: int) -> None:
+        for number in itertools.count():
+            if stop.is_set():
+                return
+            wanted = upload(f"{worker}/{number}")
+            assert publish_new(database, wanted) or publish(database, wanted)
+
+    def close(window: datetime) -> int:
+        with test_database.admin() as closer:
+            closer.execute("BEGIN")
+            closer.execute("SELECT pg_advisory_xact_lock(1, window_lock(%s))", [window])
+            closer.execute("UPDATE release_clock SET closed_through = %s", [window + MINUTE])
+            (keys,) = closer.execute("SELECT count(*) FROM exposure WHERE created_at = %s", [window]).fetchone()
+            closer.execute("COMMIT")
+        return keys
+
+    counted = {}
+    with ThreadPoolExecutor(4) as pool:
+        uploading = [pool.submit(upload_on, worker) for worker in range(4)]
+        try:
+            for window in (start + number * MINUTE for number in range(20)):
+                while window not in stored(test_database).values():
+                    assert not any(each.done() for each in uploading)
+                test_database.set_time(window + MINUTE)
+                counted[window] = close(window)
+        finally:
+            stop.set()
+        for each in uploading:
+            each.result()
+    found = Counter(stored(test_database).values())
+    assert {window: found[window] for window in counted} == counted
 
 
 # Waiting for others
@@ -498,6 +653,45 @@ def test_w2_an_upload_is_three_round_trips_with_new_keys_revisions_and_counters(
         revised = connection.execute("SELECT count(*) FROM exposure WHERE revised_at IS NOT NULL").fetchone()
         counted = connection.execute("SELECT sum(teks), sum(revisions) FROM upload_stats").fetchone()
     assert (revised, counted) == ((8 * count,), (8 * (2 * count + 1), 8))
+
+
+@pytest.mark.parametrize("count", [1, 14, 30])
+def test_w2_new_keys_are_one_round_trip(test_database, wire, upload, count):
+    counter, database = wire
+    publish_new(database, upload("first"))
+    before = counter.round_trips
+    for number in range(4):
+        new = upload(*(f"{number}/{key}" for key in range(count)))
+        assert publish_new(database, replace(new, facts=Facts(Platform.IOS, 2, 3)))
+    assert counter.round_trips - before == 4
+    assert counted(test_database)[0] == 4 * count
+
+
+def test_e4_new_keys_whose_commit_was_not_confirmed_are_not_answered_as_stored(test_database, wire, upload):
+    counter, database = wire
+    publish_new(database, upload("first"))
+    counter.cut_after = counter.round_trips + 1
+    with pytest.raises(RemoteError):
+        publish_new(database, upload("a"))
+    counter.cut_after = None
+    assert key_bytes("a") in stored(test_database)
+    # Sent again, it is found: K4 answers it.
+    assert not publish_new(database, upload("a"))
+
+
+def test_e4_new_keys_whose_commit_fails_are_not_answered_as_stored(test_database, database, upload):
+    with test_database.admin() as connection:
+        connection.execute(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN RAISE EXCEPTION USING ERRCODE = '53100'; END $$"
+        )
+        connection.execute(
+            "CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT ON exposure DEFERRABLE INITIALLY DEFERRED"
+            " FOR EACH ROW EXECUTE FUNCTION refuse()"
+        )
+    with pytest.raises(RemoteError, match="53100"):
+        publish_new(database, upload("a"))
+    assert stored(test_database) == {}
 
 
 def test_e4_an_upload_whose_commit_was_not_confirmed_is_not_answered_as_stored(test_database, wire, upload):

@@ -218,15 +218,21 @@ FORBIDDEN["keyserver_verification"] = {
     "empty its own tables": "TRUNCATE verification_code",
     "close a window": "UPDATE release_clock SET closed_through = now()",
 }
-for process in ("keyserver_api", "keyserver_pipeline", "keyserver_rewriter", "keyserver_auditor"):
+for process in ("keyserver_api", "keyserver_pipeline", "keyserver_rewriter"):
     FORBIDDEN[process] |= {f"read {table}": f"SELECT FROM {table}" for table in OF_VERIFICATION}
+for process in ("keyserver_api", "keyserver_pipeline", "keyserver_rewriter", "keyserver_auditor"):
     FORBIDDEN[process]["read API keys"] = "SELECT key_mac FROM verification_api_key"
 FORBIDDEN["keyserver_api"] |= {
     "make a revision key": "INSERT INTO revision_key (created_at, aad, wrapped_key) VALUES (now(), '', '')",
     "forbid a revision key": "UPDATE revision_key SET allowed = false",
     "accept a key of an authority": "INSERT INTO health_authority_key DEFAULT VALUES",
 }
-FORBIDDEN["keyserver_auditor"]["read revision keys"] = "SELECT wrapped_key FROM revision_key"
+FORBIDDEN["keyserver_auditor"] |= {
+    "read revision keys": "SELECT wrapped_key FROM revision_key",
+    "read what a code says": "SELECT test_type FROM verification_code",
+    "read whose a token is": "SELECT realm_id FROM verification_token",
+    "read counts of requests": "SELECT count FROM verification_rate",
+}
 FORBIDDEN["keyserver_pipeline"]["remove a revision key"] = "DELETE FROM revision_key"
 FORBIDDEN["keyserver_pipeline"]["make a realm another"] = "UPDATE verification_realm SET certificate_issuer = 'mine'"
 FORBIDDEN["keyserver_pipeline"]["sign with another key"] = "UPDATE verification_realm SET certificate_key = 'mine'"
@@ -242,6 +248,53 @@ FORBIDDEN["keyserver_pipeline"] |= {
     "change a signature of the log": "UPDATE transparency_signature SET signature = ''",
     "remove a signature of the log": "DELETE FROM transparency_signature",
     "use a signing key for something else": "UPDATE signing_key SET purpose = 'transparency'",
+}
+# R1, R3: it removes what is old, and never writes what is kept.
+FORBIDDEN["keyserver_retention"] = {
+    **WRITE_HISTORY_ITSELF,
+    **{
+        f"read {table}": f"SELECT FROM {table}"
+        for table in (
+            "signature",
+            "health_authority",
+            "health_authority_key",
+            "revision_key",
+            "verification_realm",
+            "verification_api_key",
+        )
+    },
+    "read codes": "SELECT short_mac FROM verification_code",
+    "read what a code says": "SELECT test_type FROM verification_code",
+    "read tokens": "SELECT token_mac FROM verification_token",
+    "read telephone numbers": "SELECT phone_mac FROM verification_user_report",
+    "read used challenges": "SELECT mac FROM attestation_seen",
+    "read statistics": "SELECT teks FROM upload_stats",
+    "store a key": NEW_KEY,
+    "revise a key": REVISE,
+    "change a key": "UPDATE exposure SET regions = '{SE}'",
+    "empty the table of keys": "TRUNCATE exposure",
+    "keep things for longer": "UPDATE retention SET period = '14 days'",
+    "close a window": "UPDATE release_clock SET closed_through = now()",
+    "plan a batch": "INSERT INTO batch DEFAULT VALUES",
+    "remove a batch": "DELETE FROM batch",
+    "remove a file": "DELETE FROM file",
+    "change a file's name": "UPDATE file SET name = 'mine'",
+    "say that a file was released": "UPDATE file SET release_no = 1, released_at = now()",
+    "remove a closed window": "DELETE FROM closed_window",
+    "pause a feed": "UPDATE feed SET paused = true",
+    "take back what was deleted on demand": "DELETE FROM deletion_window",
+}
+FORBIDDEN["keyserver_pipeline"] |= {
+    f"remove rows of {table}": f"DELETE FROM {table}" for table in ("upload_stats", "profile", "quality_result")
+}
+FORBIDDEN["keyserver_pipeline"] |= {
+    "say what retention deleted": "UPDATE retention SET deleted_through = now()",
+    "say that something was deleted on demand": "INSERT INTO deletion_window VALUES (1, now(), 0, 0)",
+    "change a quality result": "UPDATE quality_result SET met = true",
+}
+FORBIDDEN["keyserver_auditor"] |= {
+    "change how long things are kept": "UPDATE retention SET period = '1 day'",
+    "write a quality result": "INSERT INTO quality_result DEFAULT VALUES",
 }
 for process in PROCESSES:
     FORBIDDEN[process] = {**OF_THE_OWNER, **OF_THE_SUPERUSER, **ON_HISTORY, **FORBIDDEN[process]}
@@ -286,7 +339,13 @@ ALLOWED = {
         "read who may upload": WHO_MAY_UPLOAD,
     },
 }
-ALLOWED["keyserver_auditor"]["read the log"] = f"SELECT FROM {', '.join(OF_THE_LOG)}"
+ALLOWED["keyserver_auditor"] |= {
+    "read the log": f"SELECT FROM {', '.join(OF_THE_LOG)}",
+    "see how old secrets are": (
+        "SELECT seen_at, long_expires_at, verification_token.expires_at, until, starts_at FROM attestation_seen,"
+        " verification_code, verification_token, verification_user_report, verification_rate"
+    ),
+}
 ALLOWED["keyserver_verification"] = {
     "read realms and API keys": "SELECT FROM verification_realm, verification_api_key",
     "claim a code": "UPDATE verification_code SET claimed_at = keyserver_now(), attempts = 1",
@@ -294,6 +353,26 @@ ALLOWED["keyserver_verification"] = {
     "forget": "DELETE FROM verification_code",
     "ask whether it is ready": "SELECT FROM release_clock, alembic_version",
 }
+ALLOWED["keyserver_retention"] = {
+    "remove old keys": "DELETE FROM exposure WHERE created_at <= (SELECT keyserver_now() - period FROM retention)",
+    "remember how far": "UPDATE retention SET deleted_through = now()",
+    "remove old codes": "DELETE FROM verification_code WHERE long_expires_at < now()",
+    "remove old counters": "DELETE FROM upload_stats WHERE ctid = ANY(ARRAY(SELECT ctid FROM upload_stats))",
+    "take a line out of the index": "UPDATE file SET status = 'expired', left_index_at = now()",
+    "hold a batch": "UPDATE batch SET status = 'held', problem = 'old', held_at = now()",
+    "let no window be closed meanwhile": "SELECT hold_release_clock()",
+    "remember what was deleted on demand": "INSERT INTO deletion (at, app_name, starts_at, ends_at, reason)"
+    " VALUES (now(), 'app', 'epoch', now(), 'asked')",
+    "append an audit event": EVENT,
+}
+ALLOWED["keyserver_pipeline"]["declare how long things are kept"] = "UPDATE retention SET period = '10 days'"
+ALLOWED["keyserver_pipeline"]["keep a quality result"] = (
+    "INSERT INTO quality_result (at, suite, subject, expectation, owner, reason, severity, met, expected, found)"
+    " VALUES (now(), 's', 'batch 1', 'e', 'o', 'r', 'warn', true, '1', '1')"
+)
+ALLOWED["keyserver_auditor"]["read what was deleted, and found"] = (
+    "SELECT FROM retention, deletion, deletion_window, quality_result"
+)
 ALLOWED["keyserver_pipeline"]["declare a realm"] = (
     "INSERT INTO verification_realm (name, certificate_issuer, certificate_audience, certificate_kid, certificate_key,"
     " token_key) VALUES ('mine', 'i', 'a', 'v1', 'c', 't')"
@@ -306,6 +385,7 @@ OF_ALL = {"log_error_verbosity": "terse"}  # a key that is refused must not stan
 SETTINGS = {
     "keyserver_migrate": {"lock_timeout": "4s"},
     "keyserver_api": {  # W2
+        "default_transaction_isolation": "read committed",
         "plan_cache_mode": "force_generic_plan",
         "enable_seqscan": "off",
         "jit": "off",
@@ -321,6 +401,13 @@ SETTINGS = {
         "tcp_keepalives_count": "3",
     },
     "keyserver_rewriter": {
+        "lock_timeout": "10s",
+        "idle_in_transaction_session_timeout": "10s",
+        "tcp_keepalives_idle": "10",
+        "tcp_keepalives_interval": "5",
+        "tcp_keepalives_count": "3",
+    },
+    "keyserver_retention": {
         "lock_timeout": "10s",
         "idle_in_transaction_session_timeout": "10s",
         "tcp_keepalives_idle": "10",
@@ -447,6 +534,34 @@ def test_a_role_of_nobodys_cannot_connect(made):
                 psycopg.connect(made.url(stranger))
         finally:
             connection.execute(f"DROP ROLE {stranger}")
+
+
+def test_the_auditor_reads_no_key_no_mac_and_no_wrapped_key(made):
+    """Of all columns of bytes these alone: events, hashes and signatures."""
+    with psycopg.connect(made.url("postgres")) as connection:
+        columns = {
+            f"{table}.{column}"
+            for table, column in connection.execute(
+                "SELECT table_name, column_name FROM information_schema.columns"
+                " WHERE table_schema = 'public' AND data_type = 'bytea'"
+                " AND has_column_privilege('keyserver_auditor', table_name::regclass, column_name, 'SELECT')"
+            )
+        }
+    assert columns == {
+        "audit_event.body",
+        "audit_event.hash",
+        "feed.index_sha256",
+        "file.export_sha256",
+        "file.zip_sha256",
+        "signature.export_sha256",
+        "signature.signature",
+        "transparency_line.export_sha256",
+        "transparency_line.zip_sha256",
+        "transparency_segment.head_sha256",
+        "transparency_segment.sha256",
+        "transparency_signature.sha256",
+        "transparency_signature.signature",
+    }
 
 
 def test_the_auditor_writes_nothing_even_by_mistake(made):

@@ -13,10 +13,13 @@ from dataclasses import asdict, dataclass, field
 
 from psycopg.types.json import Jsonb
 
+from keyserver.errors import FormatError
 from keyserver.store.database import Connection, Database, queries, rolled_back_on_error
 
 logger = logging.getLogger(__name__)
 _APPEND = queries("audit").append.sql
+
+_LONGEST_REASON = 500
 
 Subject = Mapping[str, str | int | None]
 
@@ -83,6 +86,17 @@ class Work:
         for seq, event in zip(self.recorded, self.events, strict=True):
             told = {name: event.obj[name] for name in ("subject", "counts", "hashes") if event.obj[name]}
             logger.info("audit event %d: %s %s", seq, event.obj["kind"], told)
+
+
+def checked_reason(reason: str) -> str:
+    """Return an operator's reason without spaces around it.
+
+    Raises `FormatError` unless it is one line of 1 to 500 printable characters: it is kept for ever.
+    """
+    reason = reason.strip()
+    if not 0 < len(reason) <= _LONGEST_REASON or not reason.isprintable():
+        raise FormatError(f"a reason is needed: one line of 1 to {_LONGEST_REASON} printable characters")
+    return reason
 
 
 @contextmanager

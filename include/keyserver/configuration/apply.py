@@ -11,7 +11,7 @@ from keyserver.configuration.plan import Change, KeyOfAuthority, plan
 from keyserver.runtime import Runtime
 from keyserver.store import declared
 from keyserver.store.database import Connection
-from keyserver.store.declared import App, Feed, HealthAuthority, SigningKey
+from keyserver.store.declared import App, Feed, HealthAuthority, Retention, SigningKey
 
 
 def apply(runtime: Runtime, file: Path, *, dry_run: bool = False) -> list[str]:
@@ -52,5 +52,7 @@ def _store(connection: Connection, change: Change) -> None:
             declared.remove_app(connection, app.name)
         case App() as app:
             declared.write_app(connection, app, new=new)
+        case Retention() as retention:
+            declared.write_retention(connection, retention)
         case Feed() as feed:
             declared.write_feed(connection, feed, new=new)

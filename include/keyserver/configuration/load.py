@@ -32,13 +32,25 @@ from pydantic import (
 from keyserver.configuration.document import Document, Place, Problem, read
 from keyserver.errors import FormatError
 from keyserver.protocol import base64text
-from keyserver.store.declared import App, Attestation, AuthorityKey, Declared, Feed, HealthAuthority, SigningKey
+from keyserver.protocol.exposure import RETENTION
+from keyserver.protocol.retention import LEAST_RETENTION
+from keyserver.store.declared import (
+    App,
+    Attestation,
+    AuthorityKey,
+    Declared,
+    Feed,
+    HealthAuthority,
+    Retention,
+    SigningKey,
+)
 
 VERSION = 1
 
 _DAY_MINUTES = 1440
 _MAX_KEY_FILE_BYTES = 16_384
 _PERIOD = re.compile(r"([1-9][0-9]{0,3})([mh])")
+_DAYS = re.compile(r"([1-9][0-9]?)d")
 
 
 @dataclass(frozen=True)
@@ -65,7 +77,7 @@ def load(file: Path) -> Configuration:
     Raises ConfigurationError with a line for every mistake: ``<file>:<line>: <place in the document>: <what to do>``.
     """
     document = read(file)
-    _check_model(document, _Document, document.value, ())
+    outside = _check_model(document, _Document, document.value, ())
     sections = document.value if isinstance(document.value, dict) else {}
     authorities = _items(document, sections, "health_authorities", _Authority)
     apps = _items(document, sections, "apps", _App)
@@ -82,6 +94,7 @@ def load(file: Path) -> Configuration:
         *_unknown(feeds, "signing_keys", _names(sections, "signing_keys", "name")),
         *_of_the_log(feeds, {item.name for item in signing_keys.values() if item.purpose != "export"}),
         *_too_often(feeds),
+        *_too_short(outside),
     ):
         document.refuse(*problem)
     document.check()
@@ -91,6 +104,7 @@ def load(file: Path) -> Configuration:
             tuple(item.declared() for item in apps.values()),
             tuple(item.declared() for item in signing_keys.values()),
             tuple(item.declared() for item in feeds.values()),
+            Retention(outside.retention if outside else RETENTION.days),
         ),
         document,
     )
@@ -138,6 +152,13 @@ def _minutes(value: object) -> int:
     if match is None:
         raise ValueError("must be a number of minutes or hours, as 30m, 4h or 24h")
     return int(match[1]) * {"m": 1, "h": 60}[match[2]]
+
+
+def _days(value: object) -> int:
+    match = _DAYS.fullmatch(value) if isinstance(value, str) else None
+    if match is None or int(match[1]) > RETENTION.days:
+        raise ValueError(f"must be a number of days, {RETENTION.days}d at most")
+    return int(match[1])
 
 
 def _divides_a_day(minutes: int) -> int:
@@ -224,6 +245,7 @@ def _content(name: str, info: ValidationInfo) -> bytes:
 _Text = Annotated[str, AfterValidator(_text)]
 _Moment = Annotated[datetime, BeforeValidator(_moment)]
 _Minutes = Annotated[int, BeforeValidator(_minutes)]
+_Days = Annotated[int, BeforeValidator(_days)]
 _HttpsUrl = Annotated[str, AfterValidator(_https_url)]
 _Sha256 = Annotated[str, AfterValidator(_sha256)]
 _PublicKey = Annotated[str, AfterValidator(_public_key)]
@@ -473,6 +495,8 @@ class _Document(_Model):
     apps: list[Any] = []
     signing_keys: list[Any] = []
     feeds: list[Any] = []
+    retention: _Days = RETENTION.days
+    retention_below_ten_days: bool = False
 
 
 _Item = TypeVar("_Item", bound=_Model)
@@ -577,6 +601,18 @@ def _too_often(feeds: dict[Place, _Feed]) -> Iterator[Problem]:
 def _is_beside(daily: _Feed, feed: _Feed) -> bool:
     lasts = daily.active_thru is None or (feed.active_thru is not None and daily.active_thru >= feed.active_thru)
     return lasts and _rules(daily.declared()) == _rules(feed.declared())
+
+
+def _too_short(outside: _Document | None) -> Iterator[Problem]:
+    """As the reference does, which has a named override as well (export.md 2.13)."""
+    if outside and outside.retention < LEAST_RETENTION.days and not outside.retention_below_ten_days:
+        yield (
+            ("retention",),
+            (
+                f"is below {LEAST_RETENTION.days}d, and phones that look rarely would miss files: if that is meant, set"
+                " retention_below_ten_days: true"
+            ),
+        )
 
 
 def _rules(feed: Feed) -> tuple[object, ...]:

@@ -13,7 +13,16 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from keyserver.configuration.document import Problem
 from keyserver.configuration.load import Configuration
 from keyserver.protocol.intervals import first_gap, floor_window
-from keyserver.store.declared import App, Attestation, AuthorityKey, Feed, HealthAuthority, SigningKey, Stored
+from keyserver.store.declared import (
+    App,
+    Attestation,
+    AuthorityKey,
+    Feed,
+    HealthAuthority,
+    Retention,
+    SigningKey,
+    Stored,
+)
 
 _REACHES_BACK = timedelta(days=7)  # rule B2: how far a new feed's first batch may
 
@@ -41,7 +50,7 @@ class KeyOfAuthority:
     key: AuthorityKey
 
 
-Item = HealthAuthority | KeyOfAuthority | SigningKey | App | Feed
+Item = HealthAuthority | KeyOfAuthority | SigningKey | App | Feed | Retention
 
 _KINDS = {
     HealthAuthority: "health_authority",
@@ -49,6 +58,7 @@ _KINDS = {
     SigningKey: "signing_key",
     App: "app",
     Feed: "feed",
+    Retention: "retention",
 }
 
 
@@ -78,6 +88,7 @@ def plan(configuration: Configuration, stored: Stored) -> list[Change]:
         *_signing_keys(configuration, stored, problems),
         *_apps(configuration, stored),
         *_feeds(configuration, stored, problems),
+        *_retention(configuration, stored),
     ]
     configuration.document.refused(problems)
     return changes
@@ -188,6 +199,14 @@ def _feeds(configuration: Configuration, stored: Stored, problems: list[Problem]
             sentence = f"Feed {feed.name} changes: {differences}."
             yield Change("changed", feed, sentence + _gap_warning(feed, configuration, stored))
     problems.extend(_not_declared("feeds", before, "is ended with thru"))
+
+
+def _retention(configuration: Configuration, stored: Stored) -> Iterator[Change]:
+    before, after = stored.declared.retention.days, configuration.declared.retention.days
+    if before != after:
+        what_goes = " What is older is deleted within an hour, for good." if after < before else ""
+        sentence = f"Retention changes: from {before}d to {after}d.{what_goes}"
+        yield Change("changed", configuration.declared.retention, sentence)
 
 
 def _feed_problems(feed: Feed, old: Feed | None, stored: Stored) -> Iterator[tuple[str, str]]:

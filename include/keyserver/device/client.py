@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -90,6 +91,17 @@ def fetch_file(base: str, line: str, *, http: httpx.Client | None = None) -> byt
     return _fetch(base + line, f"the file {line}", MAX_FILE_SIZE, http)
 
 
+def file_size(base: str, line: str, *, http: httpx.Client | None = None) -> int | None:
+    """Ask for a file without its bytes: their number, None if the answer does not tell. Errors as `fetch_file`."""
+    if not _is_relative_path(line):
+        raise FormatError("a line of the index is not a relative path")
+    with _answered("HEAD", base + line, f"the file {line}", http) as answer:
+        if answer.status_code != 200:
+            raise RemoteError(f"the file {line} was answered by status {answer.status_code}")
+        told = answer.headers.get("Content-Length", "")
+    return int(told) if re.fullmatch(r"[0-9]{1,15}", told) else None
+
+
 def _is_relative_path(line: str) -> bool:
     return _LINE.fullmatch(line) is not None and not {".", ".."} & set(line.split("/"))
 
@@ -112,15 +124,30 @@ def exchange(  # noqa: PLR0913 - what httpx is told
     **content: Any,
 ) -> tuple[int, bytes]:
     """Return status and body of one exchange; the body is read no further than `limit` bytes."""
-    stream = httpx.stream if http is None else http.stream
     body = bytearray()
+    with _answered(method, url, what, http, headers=headers, **content) as answer:
+        for chunk in answer.iter_raw():
+            body += chunk
+            if len(body) > limit:
+                raise FormatError(f"{what} is larger than {limit} bytes")
+        return answer.status_code, bytes(body)
+
+
+@contextmanager
+def _answered(
+    method: str,
+    url: str,
+    what: str,
+    http: httpx.Client | None,
+    *,
+    headers: Mapping[str, str] | None = None,
+    **content: Any,
+) -> Iterator[httpx.Response]:
+    """Lend an answer whose body is not read yet."""
+    stream = httpx.stream if http is None else http.stream
     try:
         with stream(method, url, headers={**_HEADERS, **(headers or {})}, timeout=TIMEOUT, **content) as answer:
-            for chunk in answer.iter_raw():
-                body += chunk
-                if len(body) > limit:
-                    raise FormatError(f"{what} is larger than {limit} bytes")
-            return answer.status_code, bytes(body)
+            yield answer
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
         raise ConfigurationError(f"the URL of {what} is not one that HTTP knows") from error
     except httpx.HTTPError as error:

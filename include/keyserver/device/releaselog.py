@@ -27,7 +27,7 @@ from keyserver.errors import ConfigurationError, FormatError, RemoteError
 
 MAX_SEGMENT_SIZE = 4 * 1024 * 1024
 MAX_SEGMENTS = 20_000
-LISTED_FOR = timedelta(days=14)  # an index line goes then
+LISTED_FOR = timedelta(days=14)  # an index line goes then, unless the operator declares a shorter time
 _LEEWAY = timedelta(hours=1)
 _DAY = timedelta(days=1)
 _ZEROS = "0" * 64
@@ -39,6 +39,8 @@ _COUNT = r"(0|[1-9][0-9]{0,17})"
 _HEADER = re.compile(rf"keyserver-log 1\nroot {_NAME}\nday ([0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}})\nprevious {_HASH}\n")
 _ENTRY = re.compile(rf"(release|withdrawal) {_TIME} {_NAME} {_TIME} {_TIME} {_COUNT} {_HASH} {_HASH}")
 _HEAD = re.compile(rf"head {_TIME} {_COUNT} {_HASH}")
+_ARCHIVES = "log-before-restore"
+_ARCHIVED = re.compile(rf"{_ARCHIVES}/[A-Za-z0-9-]+/([0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}})\.txt$")
 _SIGNATURE = re.compile(r"signature [A-Za-z0-9_]+-[A-Za-z0-9_]+ ([A-Za-z0-9+/]+={0,2})")
 
 
@@ -99,14 +101,36 @@ class Checkpoint:
             raise ConfigurationError("the checkpoint is none that this command wrote")
         return kept
 
+    @classmethod
+    def of(cls, segment: LogSegment) -> Checkpoint:
+        """Write down what is seen of a log whose newest day this is."""
+        sha256 = hashlib.sha256(segment.text).hexdigest()
+        return cls(segment.root, segment.day.isoformat(), segment.text.count(b"\n"), sha256)
+
+    def is_in(self, segment: LogSegment) -> bool:
+        """Tell whether a day is the one that was seen, and still says it."""
+        seen = b"".join(segment.text.splitlines(keepends=True)[: self.lines])
+        return segment.day.isoformat() == self.day and hashlib.sha256(seen).hexdigest() == self.sha256
+
 
 @dataclass(slots=True)
 class LogReport:
-    """What a log says (`facts`), what does not hold (`findings`), and what to keep of it (`checkpoint`)."""
+    """What a log says (`facts`), what does not hold (`findings`), what to keep of it (`checkpoint`), and its days.
+
+    ``may_settle``: of the findings those that may be gone in five minutes, and the file that each is about.
+    """
 
     facts: list[str] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
+    may_settle: dict[str, str] = field(default_factory=dict)
     checkpoint: Checkpoint | None = None
+    segments: list[LogSegment] = field(default_factory=list)
+
+    def find_for_now(self, name: str, what: str, meaning: str) -> None:
+        """Add a finding about a file that a release or a withdrawal under way explains."""
+        text = f"{name} {what}; if that is so in five minutes too, {meaning}."
+        self.findings.append(text)
+        self.may_settle[text] = name
 
 
 def read_segment(content: bytes) -> LogSegment:
@@ -163,13 +187,15 @@ def check_log(  # noqa: PLR0913 - each of them is one thing to compare with
     kept: Checkpoint | None = None,
     file: bytes | None = None,
     download: bool = False,
+    listed_for: timedelta = LISTED_FOR,
     http: httpx.Client | None = None,
 ) -> LogReport:
     """Walk the log beside an index and compare it with the index, a file, the files listed, a checkpoint.
 
-    ``public_keys``: by one of them each segment must be signed; without any no signature is checked, and it is said.
-    The index is read before the log and after it, the log from its newest segment back, so that what is written
-    meanwhile is no finding.
+    ``listed_for``: how long a line stands, from its span's start; neither index nor log tells if the operator keeps it
+    for less than 14 days. ``public_keys``: by one of them each segment must be signed; without any no signature is
+    checked, and it is said. The index is read before the log and after it, the log from its newest segment back, so
+    that what is written meanwhile is no finding.
 
     Raises:
         RemoteError: something did not arrive.
@@ -192,14 +218,15 @@ def check_log(  # noqa: PLR0913 - each of them is one thing to compare with
     _check_chain(segments, report)
     _check_times(segments, now, report)
     files = _check_files(segments, report)
-    _check_index(listed, listed_after, files, now, report)
+    _check_index(listed, listed_after, files, now - listed_for, report)
     if download:
         _check_downloads(index_url.removesuffix(f"{root}/index.txt"), listed_after, files, report, http)
     if file is not None:
         _check_file(file, files, report)
     if kept is not None:
-        _check_kept(kept, segments, report)
-    report.checkpoint = _checkpoint(segments[-1])
+        _check_kept(kept, segments, index_url.removesuffix("index.txt"), report, http)
+    report.checkpoint = Checkpoint.of(segments[-1])
+    report.segments = segments
     return report
 
 
@@ -345,21 +372,20 @@ def _check_files(segments: list[LogSegment], report: LogReport) -> _Files:
     return files
 
 
-def _check_index(before: list[str], after: list[str], files: _Files, now: datetime, report: LogReport) -> None:
+def _check_index(before: list[str], after: list[str], files: _Files, oldest: datetime, report: LogReport) -> None:
+    """Compare the index with the log. ``oldest``: lines whose span began before that should have left it."""
     for line in before:
         if line not in files.released:
-            report.findings.append(
-                f"{line} is in the index and not in the log; if that is so in five minutes too, it was never logged."
-            )
+            report.find_for_now(line, "is in the index and not in the log", "it was never logged")
         elif line in files.withdrawn and line in after:
             report.findings.append(f"{line} is withdrawn, and the index lists it.")
+        elif line in after and files.released[line].start < oldest - 2 * _LEEWAY:
+            report.findings.append(f"{line} should have left the index: its span began too long ago.")
     listed = {*before, *after}
     for name, logged in files.released.items():
-        expected = name not in files.withdrawn and logged.start + LISTED_FOR > now + _LEEWAY
+        expected = name not in files.withdrawn and logged.start > oldest + _LEEWAY
         if expected and name not in listed:
-            report.findings.append(
-                f"{name} is neither in the index nor withdrawn; if that is so in five minutes too, it vanished."
-            )
+            report.find_for_now(name, "is neither in the index nor withdrawn", "it vanished")
     report.facts.append(f"The index lists {len(after)} files.")
 
 
@@ -405,27 +431,39 @@ def _check_file(data: bytes, files: _Files, report: LogReport) -> None:
     ]
 
 
-def _check_kept(kept: Checkpoint, segments: list[LogSegment], report: LogReport) -> None:
+def _check_kept(
+    kept: Checkpoint, segments: list[LogSegment], folder: str, report: LogReport, http: httpx.Client | None
+) -> None:
     if kept.root != segments[0].root:
         report.findings.append(f"The checkpoint is of the log of {kept.root}.")
         return
-    found = [segment for segment in segments if segment.day.isoformat() == kept.day]
-    if not found or _digest_of_lines(found[0].text, kept.lines) != kept.sha256:
-        report.findings.append(
-            f"The log is not the one of the checkpoint: what it said up to {kept.day} was rewritten or taken away."
-        )
-    else:
+    if any(kept.is_in(segment) for segment in segments):
         report.facts.append(f"What the checkpoint saw up to {kept.day} stands as it did.")
-
-
-def _checkpoint(segment: LogSegment) -> Checkpoint:
-    return Checkpoint(
-        segment.root, segment.day.isoformat(), segment.text.count(b"\n"), hashlib.sha256(segment.text).hexdigest()
+        return
+    report.findings.append(
+        f"The log is not the one of the checkpoint: what it said up to {kept.day} was rewritten or taken away."
     )
+    if archived := _archived(folder, kept, http):
+        report.findings.append(
+            f"It stands in {archived}: so this server says that its database was restored from an older backup."
+            " Ask why, and begin with a new checkpoint."
+        )
 
 
-def _digest_of_lines(text: bytes, lines: int) -> str:
-    return hashlib.sha256(b"".join(text.splitlines(keepends=True)[:lines])).hexdigest()
+def _archived(folder: str, kept: Checkpoint, http: httpx.Client | None) -> str | None:
+    """Find the day of a checkpoint among those that were moved aside after a restore; give its name."""
+    body = _fetch(f"{folder}{_ARCHIVES}/index.txt", "the list of archived logs", client.MAX_INDEX_SIZE, http)
+    for line in (body or b"").decode("ascii", "replace").split("\n"):
+        name = _ARCHIVED.search(line)
+        if name is None or name[1] != kept.day:
+            continue
+        content = _fetch(f"{folder}{name[0]}", f"the archived segment of {kept.day}", MAX_SEGMENT_SIZE, http)
+        try:
+            if content is not None and kept.is_in(read_segment(content)):
+                return line
+        except FormatError:
+            continue
+    return None
 
 
 def _moment(text: str) -> datetime:

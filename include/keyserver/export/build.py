@@ -7,7 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 
@@ -26,7 +26,7 @@ from keyserver.protocol.exportfile import (
     staged_path,
 )
 from keyserver.runtime import Runtime
-from keyserver.store import batches, files
+from keyserver.store import batches, deletions, files
 from keyserver.store.batches import Batch, BatchSigningKey, Carriers, Contents, StoredRun
 from keyserver.store.database import Connection
 from keyserver.store.files import File
@@ -80,6 +80,7 @@ def settle_if_empty(runtime: Runtime, batch_id: int) -> bool:
                 return False
             counts = {fate: found.rows for fate, found in batches.fates(connection, batch_id).items()}
             counts |= {"synthetic": 0} | batches.revision_fates(connection, batch_id, carriers)
+            counts |= _deleted_on_demand(connection, batch)
         _record(runtime, batch, [], counts, carriers)
         return True
 
@@ -109,7 +110,7 @@ class _Reading:
     batch: Batch
     carriers: Carriers
     signing_keys: list[BatchSigningKey]
-    counts: Counter[str] = field(default_factory=lambda: Counter(synthetic=0))
+    counts: Counter[str]
 
     def keys(self) -> Iterator[KeyRun]:
         return self._counted(batches.key_runs(self.connections, self.batch.batch_id))
@@ -137,7 +138,16 @@ def _reading(runtime: Runtime, batch: Batch) -> Iterator[_Reading]:
             carriers = batches.carriers(connections[0], batch.batch_id)
         else:
             carriers = Carriers(batch.carriers, batch.withdrawn_carriers)
-        yield _Reading(connections, batch, carriers, batches.signing_keys(connections[0], batch.batch_id))
+        signing_keys = batches.signing_keys(connections[0], batch.batch_id)
+        counts = Counter({"synthetic": 0, **_deleted_on_demand(connections[0], batch)})
+        yield _Reading(connections, batch, carriers, signing_keys, counts)
+
+
+def _deleted_on_demand(connection: Connection, batch: Batch) -> dict[str, int]:
+    """Count what was deleted of the windows of a batch's span because somebody asked for it; nothing where none was."""
+    deleted = deletions.of_span(connection, batch.starts_at, batch.ends_at)
+    counts = {"deleted_on_demand": deleted.keys, "revised_deleted_on_demand": deleted.revisions}
+    return {what: number for what, number in counts.items() if number}
 
 
 def _metadata(run: StoredRun) -> Metadata:
@@ -179,11 +189,21 @@ def _record(
         files.lock_feed(work.connection, batch.feed_id)
         if batches.carriers(work.connection, batch.batch_id) != carriers:
             raise RemoteError(f"a batch of feed {batch.feed} was withdrawn while {batch} was built: it is built again")
+        # A deletion locks the batch, too: it comes after this and finds it built, or came before and is seen here (R5).
+        batches.lock(work.connection, batch.batch_id)
+        if not _deleted_on_demand(work.connection, batch).items() <= counts.items():
+            raise RemoteError(f"keys were deleted on demand while {batch} was built: it is built again without them")
         batches.advance(work.connection, batch, status, run=runtime.actor.holder)
         contents = Contents(counts, carriers, code_version())
         batches.settle_contents(work.connection, batch.batch_id, contents)
         for file in built:
             files.insert(work.connection, batch.batch_id, batch.feed_id, file)
-        subject: Subject = {"batch": batch.batch_id, "feed": batch.feed, "code": contents.code_version}
+        subject: Subject = {
+            "batch": batch.batch_id,
+            "feed": batch.feed,
+            "code": contents.code_version,
+            "carriers": ", ".join(map(str, carriers.released)),
+            "withdrawn_carriers": ", ".join(map(str, carriers.withdrawn)),
+        }
         work.record(f"batch.{status}", subject, counts=counts, hashes=hashes)
     logger.info("%s is %s: rows %s, files %s", batch, status, dict(counts), hashes)

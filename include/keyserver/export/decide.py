@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from keyserver.audit import Subject, recorded
+from keyserver.audit import Subject, checked_reason, recorded
 from keyserver.errors import ConflictError, Superseded
 from keyserver.export import replace
 from keyserver.runtime import Runtime
@@ -52,6 +52,12 @@ def held(runtime: Runtime) -> list[HeldBatch]:
         ]
 
 
+def waiting(runtime: Runtime) -> list[int]:
+    """Give the ids of the batches that wait for an operator, the first planned first."""
+    with runtime.database.connection() as connection:
+        return batches.held(connection)
+
+
 def approve(runtime: Runtime, batch_id: int, reason: str) -> int:
     """Bring a held batch to `replaced`; give the batch that is planned in its place.
 
@@ -62,7 +68,7 @@ def approve(runtime: Runtime, batch_id: int, reason: str) -> int:
         FormatError: the reason is none.
         ConflictError: the batch is not held.
     """
-    reason = replace.checked_reason(reason)
+    reason = checked_reason(reason)
     batch = _read(runtime, batch_id)
     with recorded(runtime.database, runtime.actor) as work:
         batch = replace.locked(work.connection, batch)
@@ -93,7 +99,7 @@ def reject(runtime: Runtime, batch_id: int, reason: str, *, keep_revisions: bool
         FormatError: the reason is none.
         ConflictError: the batch is not held.
     """
-    reason = replace.checked_reason(reason)
+    reason = checked_reason(reason)
     batch = _read(runtime, batch_id)
     with recorded(runtime.database, runtime.actor) as work:
         batch = replace.locked(work.connection, batch)
@@ -108,6 +114,21 @@ def reject(runtime: Runtime, batch_id: int, reason: str, *, keep_revisions: bool
         work.record("batch.rejected", {"batch": batch_id, "feed": batch.feed, "reason": reason}, counts=counts)
         logger.warning("%s is rejected: %s; revisions that it alone carried: %s", batch, reason, counts)
         return replace.plan(work, batch, Replacement(with_keys=False, reason=reason)) if kept else None
+
+
+def answer(runtime: Runtime, batch_id: int, reason: str, *, approved: bool, keep_revisions: bool = True) -> int | None:
+    """Commit what somebody answered when asked about a held batch: `approve` or `reject`; give the batch planned.
+
+    Raises:
+        FormatError: the reason is none.
+        Superseded: the batch was decided about otherwise meanwhile; the answer changes nothing.
+    """
+    try:
+        if approved:
+            return approve(runtime, batch_id, reason)
+        return reject(runtime, batch_id, reason, keep_revisions=keep_revisions)
+    except ConflictError as error:
+        raise Superseded(f"{error}. This answer came late and changes nothing") from error
 
 
 def reject_unanswered(runtime: Runtime) -> list[int]:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import logging
 
-from keyserver.audit import Subject, Work, recorded
-from keyserver.errors import ConflictError, FormatError, RemoteError
+from keyserver.audit import Subject, Work, checked_reason, recorded
+from keyserver.errors import ConflictError, RemoteError
 from keyserver.export import index
 from keyserver.protocol.exposure import MAX_AGE
 from keyserver.runtime import Runtime
-from keyserver.store import batches, files
+from keyserver.store import batches, files, plans
 from keyserver.store.batches import Batch, Carriers, Replacement
 from keyserver.store.database import Connection
 
 logger = logging.getLogger(__name__)
 
-_LONGEST_REASON = 500
 _ALL = 2**31 - 1
 
 
@@ -65,17 +64,6 @@ def revisions_alone_carried(connection: Connection, batch: Batch) -> int:
     return batches.count_revised_keys(connection, batch.batch_id, others, most=_ALL)
 
 
-def checked_reason(reason: str) -> str:
-    """Return an operator's reason without spaces around it.
-
-    Raises `FormatError` unless it is one line of 1 to 500 printable characters: it is kept for ever.
-    """
-    reason = reason.strip()
-    if not 0 < len(reason) <= _LONGEST_REASON or not reason.isprintable():
-        raise FormatError(f"a reason is needed: one line of 1 to {_LONGEST_REASON} printable characters")
-    return reason
-
-
 def locked(connection: Connection, batch: Batch) -> Batch:
     """Lock what planning needs, in the order in which closing takes it: clock, feed, batch. Give the batch as it is."""
     batches.lock_release_clock(connection)
@@ -95,7 +83,8 @@ def plan(work: Work, batch: Batch, replacement: Replacement) -> int:
         "reason": replacement.reason,
         "approved": ", ".join(replacement.approved),
     }
-    work.record("batch.planned", subject, counts={"with_keys": int(replacement.with_keys)})
+    hashes = {"plan": plans.plan(work.connection, planned).sha256.hex()}
+    work.record("batch.planned", subject, counts={"with_keys": int(replacement.with_keys)}, hashes=hashes)
     logger.info("batch %d is planned in place of %s", planned, batch)
     return planned
 

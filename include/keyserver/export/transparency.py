@@ -26,6 +26,7 @@ from keyserver.protocol.transparency import (
     CACHE_CONTROL,
     CONTENT_TYPE,
     Segment,
+    continues,
     encode,
     list_name,
     parse,
@@ -127,15 +128,10 @@ def _refuse_to_take_back(feed: FeedIndex, current: bytes | None, segment: Segmen
     except FormatError:
         logger.warning("the log of feed %s, %s: what is public is damaged, it is written anew", feed.feed, segment.day)
         return
-    continued = (
-        (public.root, public.day, public.previous) == (segment.root, segment.day, segment.previous)
-        and public.entries == segment.entries[: len(public.entries)]
-        and (public.head is None or (public.head, len(public.entries)) == (segment.head, len(segment.entries)))
-    )
-    if not continued:
+    if not continues(public, segment):
         raise VerificationError(
             f"the public log of feed {feed.feed} has lines of {segment.day} that the database has not: was it restored?"
-            " They are left as they are; docs/transparency.md says what to do"
+            " They are left as they are; `keyserver reconcile` and docs/transparency.md say what to do"
         )
 
 

@@ -11,7 +11,7 @@ from keyserver.errors import RemoteError
 from keyserver.export.padding import pad
 from keyserver.protocol.exposure import MAX_AGE
 from keyserver.runtime import Runtime
-from keyserver.store import batches, release_clock
+from keyserver.store import batches, plans, release_clock
 from keyserver.store.release_clock import Window
 
 logger = logging.getLogger(__name__)
@@ -69,6 +69,7 @@ def _close_next(runtime: Runtime, source: random.Random) -> Window | None:
                     "start": batch.starts_at.isoformat(),
                     "end": batch.ends_at.isoformat(),
                 },
+                hashes={"plan": plans.plan(work.connection, batch.batch_id).sha256.hex()},
             )
     logger.info(
         "closed the window %s to %s: %d keys, of these %d synthetic; planned %d batches",

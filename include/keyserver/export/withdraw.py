@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 
-from keyserver.audit import recorded
+from keyserver.audit import checked_reason, recorded
 from keyserver.device import client
 from keyserver.errors import ConflictError, RemoteError
 from keyserver.export import index, replace
 from keyserver.export.logline import say
+from keyserver.export.markdown import escaped
 from keyserver.protocol.exportfile import public_path
 from keyserver.runtime import Runtime
 from keyserver.store import batches, files
@@ -46,10 +47,10 @@ def withdraw(runtime: Runtime, batch_id: int, reason: str) -> None:
     """Bring a batch from `released` to `withdrawing` and take its lines out of the index. The first of two steps.
 
     Raises:
-        FormatError: the reason is none (`replace.checked_reason`).
+        FormatError: the reason is none (`checked_reason`).
         ConflictError: the batch was never released.
     """
-    reason = replace.checked_reason(reason)
+    reason = checked_reason(reason)
     batch, feed, _ = _read(runtime, batch_id)
     with recorded(runtime.database, runtime.actor) as work:
         # Who builds a batch meanwhile takes this lock too, and sees that the carrier of its revisions is gone (K3).
@@ -111,7 +112,7 @@ def for_good(runtime: Runtime, batch_id: int, reason: str, *, keep_revisions: bo
         FormatError: the reason is none.
         ConflictError: the batch was not withdrawn, or it was replaced otherwise.
     """
-    replace.checked_reason(reason)
+    checked_reason(reason)
     batch, _, _ = _read(runtime, batch_id)
     _must_be_withdrawn(batch)
     if not keep_revisions:
@@ -125,7 +126,7 @@ def approval_text(runtime: Runtime, batch_id: int, reason: str) -> str:
 
     Raises `FormatError` when the reason is none, `ConflictError` when the batch was never released.
     """
-    reason = replace.checked_reason(reason)
+    reason = checked_reason(reason)
     with runtime.database.transaction("REPEATABLE READ READ ONLY") as connection:
         batch = batches.read(connection, batch_id)
         if batch.status != "released":
@@ -140,14 +141,10 @@ def approval_text(runtime: Runtime, batch_id: int, reason: str) -> str:
         files=len(withdrawn),
         keys=sum(file.keys for file in withdrawn),
         revised_keys=sum(file.revised_keys for file in withdrawn),
-        reason=_escaped(reason),
+        reason=escaped(reason),
         names="\n".join(f"* `{file.name}`" for file in withdrawn),
         revisions=revisions,
     )
-
-
-def _escaped(text: str) -> str:
-    return "".join(f"\\{letter}" if letter in r"\`*_{}[]()<>#+-.!|~&" else letter for letter in text)
 
 
 def _read(runtime: Runtime, batch_id: int) -> tuple[Batch, FeedIndex, list[File]]:

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from keyserver.audit import recorded
-from keyserver.errors import ConfigurationError, ConflictError, FormatError
+from keyserver.audit import checked_reason, recorded
+from keyserver.errors import ConfigurationError, ConflictError
 from keyserver.protocol import signature
 from keyserver.protocol.exportfile import ECDSA_P256_SHA256, Header, SignatureInfo, encode
 from keyserver.protocol.intervals import first_gap
@@ -27,7 +27,6 @@ from keyserver.store.signing_keys import FeedKeys, SignedBatch, StoredKey
 WARNED_AHEAD = timedelta(days=14)
 
 _SAMPLE_START = datetime(2020, 1, 1, tzinfo=UTC)
-_MOST_REASON = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,9 +183,7 @@ def revoke(runtime: Runtime, name: str, reason: str) -> Revocation:
         ConflictError: no such key is declared.
         FormatError: the reason is none.
     """
-    reason = reason.strip()
-    if not 0 < len(reason) <= _MOST_REASON or not reason.isprintable():
-        raise FormatError(f"a reason is needed: one line of 1 to {_MOST_REASON} printable characters")
+    reason = checked_reason(reason)
     with recorded(runtime.database, runtime.actor) as work:
         revoked_now = signing_keys.revoke(work.connection, name)
         status = _status(work.connection)

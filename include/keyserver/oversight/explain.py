@@ -14,7 +14,7 @@ from keyserver.errors import FormatError
 from keyserver.oversight.places import ListName, NoPlace, Place, Places
 from keyserver.oversight.wording import lines, moment, span
 from keyserver.protocol import base64text
-from keyserver.protocol.exposure import EMBARGO, KEY_BYTES, MAX_AGE, RETENTION
+from keyserver.protocol.exposure import EMBARGO, KEY_BYTES, MAX_AGE
 from keyserver.protocol.intervals import floor_window
 from keyserver.runtime import Runtime
 from keyserver.store import batches, oversight
@@ -22,8 +22,8 @@ from keyserver.store.database import Connection
 from keyserver.store.oversight import BatchOfKey, Clock, FeedPlan, FileRecord, StoredKey
 
 _NOT_STORED = (
-    "No such key is stored. Either it was never accepted, or its row is deleted, 14 days after the start of its window"
-    " or on demand: which of these cannot be told, since nothing is kept of a deleted key."
+    "No such key is stored. Either it was never accepted, or its row is deleted, {days} days after the start of its"
+    " window or on demand: which of these cannot be told, since nothing is kept of a deleted key."
 )
 _NOT_OF_THE_FEED = {
     "other_region": "it takes no keys of the regions that this key carries",
@@ -94,7 +94,8 @@ def explain_key(runtime: Runtime, key: bytes) -> KeyExplanation:
         clock = oversight.clock(connection)
         stored = oversight.stored_key(connection, key)
         if stored is None:
-            return KeyExplanation(stored=False, window_start=None, window_end=None, about=[_NOT_STORED], feeds=[])
+            about = [_NOT_STORED.format(days=clock.retention.days)]
+            return KeyExplanation(stored=False, window_start=None, window_end=None, about=about, feeds=[])
         read = _read(connection, key, stored)
     places = Places(runtime.blobs, key)
     return KeyExplanation(
@@ -176,7 +177,7 @@ def _about(stored: StoredKey, clock: Clock) -> Iterator[str]:
     if stored.revised_at is not None:
         became = "revoked" if stored.revised_report_type == "negative" else f"revised to {stored.revised_report_type}"
         yield f"It was {became} in the window {span(stored.revised_at, stored.revised_at + clock.width)}."
-    yield f"Its row is kept until {moment(stored.created_at + RETENTION)}."
+    yield f"Its row is kept until {moment(stored.created_at + clock.retention)}."
 
 
 def _explain_feed(of_feed: _OfFeed, stored: StoredKey, clock: Clock, places: Places) -> FeedExplanation:

@@ -9,7 +9,6 @@ from datetime import datetime
 
 from keyserver.errors import ConflictError
 from keyserver.oversight.wording import KEY_FATES, REVISION_FATES, by_reason, counted, lines, moment, span
-from keyserver.protocol.exposure import RETENTION
 from keyserver.runtime import Runtime
 from keyserver.store import batches, oversight
 from keyserver.store.database import Connection
@@ -17,6 +16,7 @@ from keyserver.store.oversight import BatchRecord, Event, FileRecord, WindowTota
 
 _REVISED = "revised_"
 _OUTSIDE = "revised_retold_outside"
+_ON_DEMAND = "deleted_on_demand"
 _MOST_DIGITS = 30
 
 logger = logging.getLogger(__name__)
@@ -27,15 +27,18 @@ class Account:
     """What became of the rows and revisions of a batch's span, beside what its windows held when they were closed.
 
     ``keys`` and ``revisions``: by fate; ``synthetic``: of the released keys; ``retold_outside``: revocations of another
-    span that a supplement tells again. ``problems``: why it does not add up, a sentence each.
+    span that a supplement tells again. ``deleted_…``: by retention before the batch was built; ``…_on_demand``: because
+    somebody asked for it. ``problems``: why it does not add up, a sentence each.
     """
 
     counted_keys: int
     keys: dict[str, int]
     synthetic: int
+    keys_on_demand: int
     deleted_keys: int
     counted_revisions: int
     revisions: dict[str, int]
+    revisions_on_demand: int
     deleted_revisions: int
     retold_outside: int
     problems: list[str]
@@ -145,33 +148,37 @@ def account(
 ) -> Account:
     """Put a batch's counts beside its windows' totals and its files, and find what does not add up (A6).
 
-    ``counts`` as `build` writes them: fates of keys, ``synthetic``, and ``revised_<fate>``. A key can be deleted before
-    its batch is built only when its window is older than `RETENTION` by then. A revision goes with its key, whose
-    window may be any before: of revisions only too many are a problem here, missing ones are counted as deleted.
+    ``counts`` as `build` writes them: fates of keys, ``synthetic``, ``deleted_on_demand``, and ``revised_<fate>``. What
+    else is missing retention has deleted before the batch was built, which it may only when the window was old enough
+    by then. A revision goes with its key, whose window may be any before: of these only too many are a problem here.
     """
     keys = {fate: counts.get(fate, 0) for fate in KEY_FATES}
     revisions = {fate: counts.get(_REVISED + fate, 0) for fate in REVISION_FATES}
     span = _span(windows)
-    deleted_keys = span.keys - sum(keys.values())
-    deleted_revisions = span.revisions - sum(revisions.values())
+    keys_on_demand, revisions_on_demand = counts.get(_ON_DEMAND, 0), counts.get(_REVISED + _ON_DEMAND, 0)
+    deleted_keys = span.keys - sum(keys.values()) - keys_on_demand
+    deleted_revisions = span.revisions - sum(revisions.values()) - revisions_on_demand
     made = Account(
         counted_keys=span.keys,
         keys=keys,
         synthetic=counts.get("synthetic", 0),
+        keys_on_demand=keys_on_demand,
         deleted_keys=deleted_keys,
         counted_revisions=span.revisions,
         revisions=revisions,
+        revisions_on_demand=revisions_on_demand,
         deleted_revisions=deleted_revisions,
         retold_outside=counts.get(_OUTSIDE, 0),
         problems=[],
     )
-    old_enough = sum(window.keys for window in windows if window.starts_at + RETENTION <= built_at)
+    old_enough = sum(window.keys for window in windows if window.kept_until <= built_at)
     made.problems.extend(_problems(made, counts, files, old_enough))
     return made
 
 
 def _problems(made: Account, counts: Mapping[str, int], files: Sequence[FileRecord], old_enough: int) -> Iterator[str]:
     known = {*KEY_FATES, *(_REVISED + fate for fate in REVISION_FATES), "synthetic", _OUTSIDE}
+    known |= {_ON_DEMAND, _REVISED + _ON_DEMAND}
     if unknown := sorted(set(counts) - known):
         yield f"It counts what is no fate: {', '.join(unknown)}."
     if made.deleted_keys < 0:
@@ -264,8 +271,21 @@ def _counts(account: Account | None, batch: BatchRecord) -> Iterator[str]:
     if account is None:
         yield "It is not built: nothing is counted yet."
         return
-    yield f"Keys: {by_reason(account.keys, KEY_FATES, deleted=account.deleted_keys, synthetic=account.synthetic)}."
-    yield f"Revisions: {by_reason(account.revisions, REVISION_FATES, deleted=account.deleted_revisions)}."
+    keys = by_reason(
+        account.keys,
+        KEY_FATES,
+        deleted=account.deleted_keys,
+        on_demand=account.keys_on_demand,
+        synthetic=account.synthetic,
+    )
+    revisions = by_reason(
+        account.revisions,
+        REVISION_FATES,
+        deleted=account.deleted_revisions,
+        on_demand=account.revisions_on_demand,
+    )
+    yield f"Keys: {keys}."
+    yield f"Revisions: {revisions}."
     if account.retold_outside:
         yield f"Revocations of other spans that it tells again: {account.retold_outside:,}."
     if batch.carriers:
@@ -312,8 +332,10 @@ def _file_state(file: FileRecord) -> str:
             return f"is in the index ({line}{seen}): phones can download it"
         case "withdrawing":
             return f"was in the index ({line}{left}) and is being withdrawn"
+        case "expired":
+            return f"was in the index ({line}{left}), is too old for it, and leaves the store a day later"
         case "deleted":
-            return f"was in the index ({line}{left}) and is deleted from the store"
+            return f"was in the index ({line}{left}), became too old for it, and is deleted from the store"
         case status:
             return f"was in the index ({line}{left}) and is {status}"
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from keyserver.errors import ConfigurationError, ConflictError
 from keyserver.oversight.wording import counted, moment, span
 from keyserver.protocol.exportfile import COMPRESSOR, SignatureInfo, encode_signatures, pack
-from keyserver.protocol.exposure import RETENTION
 from keyserver.runtime import Runtime
 from keyserver.store import batches, files, oversight
 from keyserver.store.batches import BatchSigningKey
@@ -38,15 +36,24 @@ class RebuiltFile:
     export_bin: ExportFinding
     zip: ZipFinding
 
+    @property
+    def is_proven(self) -> bool:
+        """Whether its export.bin is identical; its zip too, where it can be."""
+        return self.export_bin == "identical" and self.zip in _GOOD
+
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """What comparing showed. ``gone``: which rows are deleted as they should be, so that nothing can be proven."""
+    """What comparing showed. ``gone``: which rows are deleted as they should be, so that nothing can be proven.
+
+    ``by``: what deleted them, as the verdict says it.
+    """
 
     batch_id: int
     feed: str
     files: list[RebuiltFile]
     gone: list[str]
+    by: list[str]
     problems: list[str]
 
     @property
@@ -54,7 +61,7 @@ class Rebuilt:
         """Whether every export.bin is identical; its zip too, where it can be."""
         if self.problems or (self.gone and not self.files):
             return False
-        return all(file.export_bin == "identical" and file.zip in _GOOD for file in self.files)
+        return all(file.is_proven for file in self.files)
 
     def sentences(self) -> list[str]:
         """Say it in plain sentences, a line each."""
@@ -66,7 +73,9 @@ class Rebuilt:
         if self.is_proven:
             return f"{batch} is what its rows give."
         if self.gone and not self.problems:
-            return f"{batch} is not rebuildable: rows deleted by retention. What differs above proves nothing."
+            return (
+                f"{batch} is not rebuildable: rows deleted {' and '.join(self.by)}. What differs above proves nothing."
+            )
         return f"{batch} is NOT what its rows give now."
 
 
@@ -84,7 +93,6 @@ def rebuild(runtime: Runtime, batch_id: int, build: Builder, out: Path | None = 
         batch = oversight.batch(connection, batch_id)
         if batch is None:
             raise ConflictError(f"there is no batch {batch_id}")
-        now = oversight.clock(connection).now
         windows = oversight.windows_of_span(connection, batch.starts_at, batch.ends_at)
         recorded = {file.number: file for file in oversight.files(connection, batch_id)}
         signing_keys = batches.signing_keys(connection, batch_id)
@@ -95,8 +103,8 @@ def rebuild(runtime: Runtime, batch_id: int, build: Builder, out: Path | None = 
         for number, file in recorded.items()
         if number not in made_numbers
     ]
-    gone, problems = _rows(windows, now)
-    return Rebuilt(batch_id, batch.feed, compared, gone, problems)
+    gone, by, problems = _rows(windows)
+    return Rebuilt(batch_id, batch.feed, compared, gone, by, problems)
 
 
 def _compare(
@@ -151,30 +159,42 @@ def _write(folder: Path, name: str, data: bytes) -> None:
         raise ConfigurationError(f"{folder / name} cannot be written: {error.strerror}") from error
 
 
-def _rows(windows: Sequence[WindowTotals], now: datetime) -> tuple[list[str], list[str]]:
-    """Compare the windows' rows with their totals: what is deleted by retention, and what is not as it should be (A4).
+def _rows(windows: Sequence[WindowTotals]) -> tuple[list[str], list[str], list[str]]:
+    """Compare the windows' rows with their totals (A4, A6).
 
-    A revision goes with its key, whose window may be any before.
+    Give what is deleted as it should be, by what, and what is not as it should be. A revision goes with its key, whose
+    window may be any before.
     """
-    old = [window for window in windows if window.starts_at + RETENTION <= now]
-    gone = list(_missing(old, "were deleted by retention"))
-    revisions = sum(max(0, window.revisions - window.revisions_now) for window in windows)
-    if revisions:
-        gone.append(f"{counted(revisions, 'revision')} of its windows went with keys that are deleted.")
-    young = [window for window in windows if window.starts_at + RETENTION > now]
-    problems = list(_missing(young, "are gone, which retention has no reason to have deleted"))
+    gone, by = [], []
+    keys_on_demand = sum(window.keys_on_demand for window in windows)
+    revisions_on_demand = sum(window.revisions_on_demand for window in windows)
+    if keys_on_demand or revisions_on_demand:
+        keys, revisions = counted(keys_on_demand, "key"), counted(revisions_on_demand, "revision")
+        gone.append(f"{keys} and {revisions} of its windows were deleted on demand.")
+        by.append("on demand")
+    swept = list(_missing([window for window in windows if window.swept], "were deleted by retention"))
+    if revisions_gone := sum(window.revisions_gone for window in windows):
+        swept.append(f"{counted(revisions_gone, 'revision')} of its windows went with keys that are deleted.")
+    if swept:
+        by.append("by retention")
+    problems = list(
+        _missing(
+            [window for window in windows if not window.swept],
+            "are gone, which retention has no reason to have deleted",
+        )
+    )
     more = [w for w in windows if w.keys_now > w.keys or w.revisions_now > w.revisions]
     if more:
         problems.append(
             f"{counted(len(more), 'window')} from {moment(more[0].starts_at)} on have more rows than when closed."
         )
-    return gone, problems
+    return [*gone, *swept], by, problems
 
 
 def _missing(windows: Sequence[WindowTotals], why: str) -> Iterator[str]:
-    short = [window for window in windows if window.keys_now < window.keys]
+    short = [window for window in windows if window.keys_gone]
     if short:
-        keys = sum(window.keys - window.keys_now for window in short)
+        keys = sum(window.keys_gone for window in short)
         first, last = short[0].starts_at, short[-1].ends_at
         yield f"{counted(keys, 'key')} of {counted(len(short), 'window')}, {span(first, last)}, {why}."
 

@@ -65,9 +65,14 @@ class WindowExplanation:
             f"{window} is closed. It held {counted(self.totals.keys, 'key')}, of these"
             f" {self.totals.synthetic_keys:,} synthetic, and {counted(self.totals.revisions, 'revision')}."
         )
-        keys, revisions = _deleted(self.totals)
+        keys, revisions = self.totals.keys_on_demand, self.totals.revisions_on_demand
         if keys or revisions:
-            yield f"Deleted since: {counted(keys, 'key')}, {counted(revisions, 'revision')}."
+            yield f"Deleted on demand: {counted(keys, 'key')}, {counted(revisions, 'revision')}."
+        keys, revisions = self.totals.keys_gone, self.totals.revisions_gone
+        if self.totals.swept and (keys or revisions):
+            yield f"Deleted by retention: {counted(keys, 'key')}, {counted(revisions, 'revision')}."
+        elif revisions:
+            yield f"Gone with keys of earlier windows that retention deleted: {counted(revisions, 'revision')}."
 
 
 def explain_window(runtime: Runtime, starts_at: datetime) -> WindowExplanation:
@@ -120,25 +125,24 @@ def _account(  # noqa: PLR0913, PLR0917 - what one feed's line is made of
     keys, synthetic = oversight.window_fates(connection, batch.batch_id, starts_at)
     revisions = oversight.window_revision_fates(connection, batch.batch_id, carriers, starts_at)
     settled = batch.carriers is not None
-    deleted_keys, deleted_revisions = _deleted(totals)
     replaces = f", which replaces batch {batch.replaces}" if batch.replaces else ""
     text = (
         f"batch {batch.batch_id} ({batch.status}){replaces}: {'' if settled else 'as things stand, '}"
-        f"keys: {by_reason(keys, KEY_FATES, deleted=deleted_keys, synthetic=synthetic)};"
-        f" revisions: {by_reason(revisions, REVISION_FATES, deleted=deleted_revisions)}"
+        f"keys: {_told(keys, KEY_FATES, totals.keys_on_demand, totals.keys_gone if totals.swept else 0, synthetic)};"
+        f" revisions: {_told(revisions, REVISION_FATES, totals.revisions_on_demand, totals.revisions_gone)}"
     )
     return FeedAccount(feed.name, batch.batch_id, batch.status, settled, keys, synthetic, revisions, text)
 
 
-def _deleted(totals: WindowTotals) -> tuple[int, int]:
-    """Return how many keys and revisions of a window are there no more."""
-    return max(0, totals.keys - totals.keys_now), max(0, totals.revisions - totals.revisions_now)
+def _told(fates: dict[str, int], words: dict[str, str], on_demand: int, gone: int, synthetic: int = 0) -> str:
+    return by_reason(fates, words, deleted=gone, on_demand=on_demand, synthetic=synthetic)
 
 
 def _problems(feed: FeedAccount, totals: WindowTotals) -> Iterator[str]:
     if feed.batch is None:
         return
-    deleted_keys, deleted_revisions = _deleted(totals)
+    deleted_keys = totals.keys_on_demand + (totals.keys_gone if totals.swept else 0)
+    deleted_revisions = totals.revisions_on_demand + totals.revisions_gone
     if sum(feed.keys.values()) + deleted_keys != totals.keys:
         yield f"Feed {feed.feed} does not add up: the window has other keys than when it was closed."
     if sum(feed.revisions.values()) + deleted_revisions != totals.revisions:

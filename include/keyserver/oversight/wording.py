@@ -45,8 +45,13 @@ def counted(number: int, what: str) -> str:
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
-def by_reason(fates: Mapping[str, int], words: Mapping[str, str], *, deleted: int = 0, synthetic: int = 0) -> str:
-    """Write counts by reason, in the order of ``words``; what is nought is left out, but for what was released."""
+def by_reason(
+    fates: Mapping[str, int], words: Mapping[str, str], *, deleted: int = 0, on_demand: int = 0, synthetic: int = 0
+) -> str:
+    """Write counts by reason, in the order of ``words``; what is nought is left out, but for what was released.
+
+    ``deleted``: by retention; ``on_demand``: because somebody asked for it.
+    """
     parts = []
     for fate, word in words.items():
         if number := fates.get(fate, 0):
@@ -54,7 +59,8 @@ def by_reason(fates: Mapping[str, int], words: Mapping[str, str], *, deleted: in
             parts.append(f"{number:,} {word}{made_up}")
         elif fate == "released":
             parts.append("none released")
-    parts += [f"{deleted:,} deleted since"] if deleted else []
+    parts += [f"{on_demand:,} deleted on demand"] if on_demand else []
+    parts += [f"{deleted:,} deleted by retention"] if deleted else []
     return ", ".join(parts)
 
 

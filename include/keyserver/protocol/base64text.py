@@ -18,6 +18,13 @@ def decode(text: str) -> bytes:
     Raises:
         FormatError: another character, or a length that no bytes have.
     """
+    try:
+        return binascii.a2b_base64(text, strict_mode=True)  # as nearly all are, and several times as fast
+    except ValueError:
+        return _leniently(text)
+
+
+def _leniently(text: str) -> bytes:
     digits = text.rstrip("=").replace("\r", "").replace("\n", "")
     if not _ALPHABET.fullmatch(digits):
         raise FormatError("is not base64")

@@ -10,10 +10,12 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Any
 
@@ -30,7 +32,8 @@ from keyserver.protocol.messages import SentKey
 ALGORITHM = "ES256"
 # The one code for a certificate that is not accepted (publish.md 1.5, row 5).
 INVALID = "health_authority_verification_certificate_invalid"
-_JWS = jwt.PyJWS(algorithms=[ALGORITHM])
+_ES256 = jwt.PyJWS(algorithms=[ALGORITHM]).get_algorithm_by_name(ALGORITHM)
+_COMPACT = re.compile(r"([\w-]+)\.([\w-]+)\.([\w-]*)", re.ASCII)
 _UINT32 = range(2**32)
 
 
@@ -101,7 +104,7 @@ def verify(token: str, hmac_key: str, keys: Sequence[SentKey], app: AuthorisedAp
             when a public key of ours is unusable.
     """
     # The signature needs the key, and the key the claims: what is read here is believed only after `_check_signature`.
-    header, claims = _read(token)
+    header, claims, signature = _read(token)
     if header.get("alg") != ALGORITHM:
         raise _invalid(f"its algorithm is not {ALGORITHM}")
     kid = header.get("kid")
@@ -116,7 +119,7 @@ def verify(token: str, hmac_key: str, keys: Sequence[SentKey], app: AuthorisedAp
     if key is None:
         raise _invalid("its issuer has no active key of this kid")
     _check_times(claims, authority.certificate_max_life, now)
-    _check_signature(token, key)
+    _check_signature(token, signature, key)
     report_type = claims.get("reportType")
     # Not left to ReportType: its error shows the value, and one nested deeply can be read and yet not be shown.
     if report_type not in tuple(ReportType):
@@ -133,10 +136,10 @@ def upload_hmacs(keys: Sequence[SentKey], secret: bytes) -> tuple[bytes, ...]:
 
     The first covers the transmission risks; the second leaves them out and is there only if all are 0.
     """
-    ordered = sorted(keys, key=lambda key: key.key)
-    texts = [",".join(f"{key.key}.{key.start}.{key.period}.{key.transmission_risk}" for key in ordered)]
+    ordered = sorted(keys, key=attrgetter("key"))
+    texts = [",".join([f"{key.key}.{key.start}.{key.period}.{key.transmission_risk}" for key in ordered])]
     if not any(key.transmission_risk for key in ordered):
-        texts.append(",".join(f"{key.key}.{key.start}.{key.period}" for key in ordered))
+        texts.append(",".join([f"{key.key}.{key.start}.{key.period}" for key in ordered]))
     return tuple(hmac.digest(secret, text.encode(), hashlib.sha256) for text in texts)
 
 
@@ -156,18 +159,22 @@ def load_public_key(pem: str) -> EllipticCurvePublicKey:
     return key
 
 
-def _read(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return header and claims as they say themselves; whether the token is well-formed is PyJWT's to judge, later."""
+def _read(token: str) -> tuple[dict[str, Any], dict[str, Any], bytes]:
+    """Return header, claims and signature of a JWT in its compact form (RFC 7515), as they say themselves."""
+    parts = _COMPACT.fullmatch(token)
+    if parts is None:
+        raise _invalid("it is no JWT")
     try:
-        header, claims, _ = token.split(".")
-        read = json.loads(_segment(header)), json.loads(_segment(claims))
+        header, claims = json.loads(_segment(parts[1])), json.loads(_segment(parts[2]))
+        signature = _segment(parts[3])
     except (ValueError, RecursionError):
         raise _invalid("it is no JWT") from None
-    if not isinstance(read[0], dict):
+    # An extension that must be understood (RFC 7515 4.1.11) is one that we do not.
+    if not isinstance(header, dict) or "crit" in header:
         raise _invalid("it is no JWT")
-    if not isinstance(read[1], dict):
+    if not isinstance(claims, dict):
         raise _invalid("its claims are no JSON object")
-    return read
+    return header, claims, signature
 
 
 def _segment(text: str) -> bytes:
@@ -195,17 +202,13 @@ def _check_times(claims: dict[str, Any], max_life: timedelta, now: datetime) -> 
         raise _invalid(f"it lasts longer than the {max_life} that its issuer's may")
 
 
-def _check_signature(token: str, key: AuthorityKey) -> None:
+def _check_signature(token: str, signature: bytes, key: AuthorityKey) -> None:
     try:
         public_key = load_public_key(key.public_key)
     except FormatError as error:
         raise PublishError("unable_to_load_health_authority", "this health authority cannot be checked now") from error
-    try:
-        _JWS.decode_complete(token, key=public_key, algorithms=[ALGORITHM])
-    except jwt.InvalidSignatureError:
-        raise _invalid("its signature is wrong") from None
-    except jwt.PyJWTError:
-        raise _invalid("it is no JWT") from None
+    if not _ES256.verify(token.rpartition(".")[0].encode(), public_key, signature):
+        raise _invalid("its signature is wrong")
 
 
 def _check_hmac(tekmac: object, hmac_key: str, keys: Sequence[SentKey]) -> None:

@@ -31,7 +31,7 @@ MAX_TRANSMISSION_RISK = 8
 EMBARGO = timedelta(hours=2)
 # T3: the age of a key, by its end, at which it is no longer taken.
 MAX_AGE = timedelta(days=15)
-# R1: how long a key is kept, from the start of its window.
+# R1: how long a key is kept, from the start of its window, unless a shorter time is declared.
 RETENTION = timedelta(days=14)
 
 
@@ -162,7 +162,8 @@ def told_onset(onsets: Sequence[int], now: datetime, limits: Limits) -> int | No
 def created_at(now: datetime, key_end: int, width: timedelta) -> datetime:
     """Return the start of the window that a key published at ``now`` belongs to (rule T2).
 
-    ``key_end`` is the first interval in which the key is no longer valid, ``width`` that of a window.
+    ``key_end`` is the first interval in which the key is no longer valid, ``width`` that of a window. The rule in plain
+    words: the database, whose clock decides, has it in `publish_keys`, and the tests compare the two.
     """
     return floor_window(max(now, interval_start(key_end) + EMBARGO), width)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from types import MappingProxyType
 
 from keyserver.errors import PublishError
@@ -53,6 +53,10 @@ class Known:
 
     rows: Mapping[bytes, Stored]
     closed_through: datetime
+
+
+# What most uploads meet.
+NOTHING_STORED = Known(MappingProxyType({}), datetime.max.replace(tzinfo=UTC))
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,35 @@ def list_name(root: str) -> str:
     return f"{root}/log/index.txt"
 
 
+def archives_folder(root: str) -> str:
+    """Name the folder of what a restored database did not know of a feed's log: an archive for each restore."""
+    return f"{root}/log-before-restore"
+
+
+def archive_list_name(root: str) -> str:
+    """Name the list of all archived segments: one name a line, in the form of an index."""
+    return f"{archives_folder(root)}/index.txt"
+
+
+def archive_name(root: str, day: date, newest_sha256: bytes) -> str:
+    """Name an archive after its newest segment: its day and its hash."""
+    return f"{archives_folder(root)}/{day.isoformat()}-{newest_sha256[:4].hex()}"
+
+
+def archived_name(archive: str, day: date) -> str:
+    """Name a segment in an archive."""
+    return f"{archive}/{day.isoformat()}.txt"
+
+
+def continues(public: Segment, segment: Segment) -> bool:
+    """Tell whether a segment goes on where what is public of its day stands: nothing that was said is taken back."""
+    return (
+        (public.root, public.day, public.previous) == (segment.root, segment.day, segment.previous)
+        and public.entries == segment.entries[: len(public.entries)]
+        and (public.head is None or (public.head, len(public.entries)) == (segment.head, len(segment.entries)))
+    )
+
+
 def encode(segment: Segment) -> bytes:
     """Write all lines of a segment but its signature: the bytes that are signed and chained.
 

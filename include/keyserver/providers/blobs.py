@@ -1,6 +1,6 @@
 """Where files lie: the staging area, and what a CDN hands to phones.
 
-A port of six operations that each object store has, and its backend on a local disk. A path is relative, of letters,
+A port of a few operations that each object store has, and its backend on a local disk. A path is relative, of letters,
 digits and ``._-`` with ``/`` between its parts; no part begins with a dot.
 """
 
@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -33,6 +34,18 @@ class Blob:
 
     data: bytes
     etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class BlobVersion:
+    """Bytes that a store keeps under a path, written at ``modified`` in UTC by the store's clock.
+
+    ``is_current``: they are what `read` gives; else a version that was replaced or deleted, and is kept all the same.
+    """
+
+    path: str
+    modified: datetime
+    is_current: bool
 
 
 class BlobStore(Protocol):
@@ -65,6 +78,15 @@ class BlobStore(Protocol):
 
     def list(self, prefix: str = "") -> list[str]:
         """Return the paths of all blobs that begin with `prefix` (which may end within a name), in byte order."""
+
+    def versions(self, prefix: str = "") -> Sequence[BlobVersion]:
+        """Return all that the store keeps under paths that begin with `prefix`, in byte order (rule R3)."""
+
+    def keeps_deleted(self) -> str | None:
+        """Say in half a sentence what keeps replaced or deleted blobs alive (versioning, soft delete); None: nothing.
+
+        Rule R4: keys in such a store would outlive their retention.
+        """
 
     def delete(self, path: str) -> None:
         """Remove a blob; that it is not there is success."""
@@ -162,6 +184,22 @@ class LocalBlobs:
                     if not name.startswith(".")
                 ]
         return sorted(path for path in paths if path.startswith(prefix))
+
+    def versions(self, prefix: str = "") -> Sequence[BlobVersion]:
+        """As the port says: a folder has one version of a file."""
+        found = []
+        with _os_errors(prefix):
+            for path in self.list(prefix):
+                try:
+                    modified = (self._folder / path).stat().st_mtime
+                except FileNotFoundError:
+                    continue  # it was deleted meanwhile
+                found.append(BlobVersion(path, datetime.fromtimestamp(modified, UTC), is_current=True))
+        return found
+
+    def keeps_deleted(self) -> str | None:
+        """As the port says: what is deleted in a folder is gone; what snapshots its disk has is not known here."""
+        return None
 
     def delete(self, path: str) -> None:
         """As the port says."""

@@ -127,8 +127,10 @@ def accept(intake: Intake, request: PublishRequest, now: datetime, *, user_agent
     def plan(known: Known) -> Decision:
         return revise.decide(upload.exposures, report_type, known, token, rules)
 
+    decision = plan(revise.NOTHING_STORED)
     with intake.database.connection() as connection:
-        decision = exposures.publish(connection, upload, plan)
+        if not (decision.insert and exposures.publish_new(connection, upload, decision, now)):
+            decision = exposures.publish(connection, upload, plan)
     proven = [RevisableKey(*each) for each in decision.proven]
     revisable = revision.union(kept, proven, interval_at(now - MAX_AGE))
     nonce = intake.source.randbytes(revision.NONCE_BYTES)

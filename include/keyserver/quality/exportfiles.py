@@ -1,30 +1,43 @@
-"""What a batch's files must be before they are signed: the suite on the decoded files (rules T2, T3, B10, E5).
+"""What a batch's files must be before they are signed: the suite on the decoded files (rules T2, T3, B10, E5, K1, K3).
 
-The expectations speak of the format and of what the database counts, never of what the encoder knows. A finding names
+The expectations speak of the format and of what the database counts, never of what the encoder knows. An outcome names
 an expectation and how many rows missed it. It cannot hold a key: no table that Great Expectations sees has any.
 """
 
 from __future__ import annotations
 
 import hashlib
-import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
-from keyserver.protocol.exportfile import Decoded, DecodedKey, decode
-from keyserver.protocol.exposure import EMBARGO
+from keyserver.errors import FormatError
+from keyserver.protocol.exportfile import REPORT_TYPES, Header, decode
+from keyserver.protocol.exposure import EMBARGO, MAX_AGE
+from keyserver.quality.decodedkeys import Columns, Keys, columns, of_format
+from keyserver.quality.suite import Expectation, Outcome, highest, in_set, validate
+from keyserver.quality.usual import ANYTHING, Usual
+from keyserver.store.quality import Listed
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_EXPORT_TEAM = "export"
+NAME = "export files"
+
+FIRST_REPORTS = ("confirmed", "likely", "user-report")  # only a revision revokes
+
+# A synthetic user has a key of each day that is still taken, and today's (P1, T3).
+LONGEST_USER = MAX_AGE.days + 1
+
+# T3: how old a key may be to be taken, and a day until the file is fetched.
+_OLDEST_CUTOFF = MAX_AGE + timedelta(hours=24)
+_OWNER = "export"
 
 
 @dataclass(frozen=True, slots=True)
 class BatchFacts:
-    """What the database says of a batch, counted anew for the gate."""
+    """What the database says of a batch, counted anew for the gate. What is left out is not known, and not asked."""
 
     starts_at: datetime
     ends_at: datetime
@@ -34,6 +47,15 @@ class BatchFacts:
     keys: int  # rows of the span that its rules select
     revised_keys: int  # revisions that it has to tell (K3)
     signature_infos: tuple[tuple[str, str], ...]  # (key id, key version), the newest first
+    closed_through: datetime  # every window before is closed
+    rows: int = 0  # of the span, whatever becomes of them
+    rows_when_closed: int | None = None  # of its windows, without what was deleted on demand since
+    least_keys: int = 0  # what it was padded to, if it has keys at all (P2)
+    most_synthetic: int | None = None  # what padding can have added to its span
+    usual_keys: Usual = ANYTHING  # real ones, by the batches before it that were as long
+    usual_shares: Mapping[str, Usual] = field(  # of its keys, by report type
+        default_factory=lambda: dict.fromkeys(FIRST_REPORTS, ANYTHING)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,80 +70,9 @@ class StagedFile:
     export_sha256: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """An expectation that was not met."""
-
-    expectation: str
-    severity: Literal["block", "warn"]
-    expected: str
-    found: str
-
-    def __str__(self) -> str:
-        """Say it in one line."""
-        return f"{self.expectation}: expected {self.expected}, found {self.found}"
-
-
-@dataclass(frozen=True, slots=True)
-class Expectation:
-    """One entry of the suite.
-
-    ``expected`` is said in a finding, with the batch's ``facts`` put in; ``build`` gives Great Expectations' object
-    from its namespace of expectations and these facts.
-    """
-
-    name: str
-    table: Literal["staged files", "files", "keys", "revised keys"]
-    reason: str
-    expected: str
-    build: Callable[[Any, BatchFacts], Any]
-    severity: Literal["block", "warn"] = "block"
-    owner: str = _EXPORT_TEAM
-    of_rows: bool = True  # False: of the table as a whole, and so of an empty one too
-
-
-def _between(column: str, low: float, high: float) -> Callable[[Any, BatchFacts], Any]:
-    return lambda gxe, _: gxe.ExpectColumnValuesToBeBetween(column=column, min_value=low, max_value=high)
-
-
-def _in_set(column: str, *values: object) -> Callable[[Any, BatchFacts], Any]:
-    return lambda gxe, _: gxe.ExpectColumnValuesToBeInSet(column=column, value_set=list(values))
-
-
-def _of_both(table: Literal["keys", "revised keys"]) -> Iterator[Expectation]:
+def _of_both(table: str) -> Iterator[Expectation]:
     """Give what is expected of first and of revised keys alike; a name says of which."""
-    yield Expectation(f"{table} are 16 bytes", table, "phones drop any other", "16 bytes", _in_set("key_length", 16))
-    yield Expectation(
-        f"{table} are unique", table, "a key is released once (K1)", "no key twice", _in_set("not_seen_before", True)
-    )
-    yield Expectation(
-        f"periods of {table} are of a day",
-        table,
-        "iOS ignores a longer key, Android's builder throws",
-        "1 to 144",
-        _between("rolling_period", 1, 144),
-    )
-    yield Expectation(
-        f"starts of {table} are not negative",
-        table,
-        "Android's key builder throws",
-        "0 or later",
-        _between("rolling_start", 0, 2**31 - 1),
-    )
-    yield Expectation(
-        f"risks of {table} are known",
-        table,
-        "Android's key builder throws on others",
-        "0 to 8",
-        _between("transmission_risk", 0, 8),
-    )
-    yield Expectation(
-        f"days from onset of {table} are within two weeks",
-        table,
-        "Android's key builder throws on others",
-        "-14 to 14 or none",
-        _between("days_since_onset", -14, 14),
-    )
+    yield from of_format(table, _OWNER)
     yield Expectation(
         f"{table} ended two hours before the batch did",
         table,
@@ -143,17 +94,83 @@ def _of_both(table: Literal["keys", "revised keys"]) -> Iterator[Expectation]:
         table,
         "order must tell nothing of arrival (B10)",
         "by metadata, then key",
-        _in_set("in_order", True),
+        in_set("in_order", True),
+        found="{count} of {of} {table} behind one that they belong before",
+    )
+
+
+def usual_share(report_type: str) -> str:
+    """Name the expectation on the share of a report type among first reports."""
+    return f"the share of {report_type} is usual"
+
+
+def _share_is_usual(report_type: str) -> Expectation:
+    return Expectation(
+        usual_share(report_type),
+        "keys",
+        "a jump is more often a fault at an authority than news",
+        f"{{facts.usual_shares[{report_type}]}}",
+        lambda gxe, facts: gxe.ExpectColumnMeanToBeBetween(
+            column=report_type,
+            min_value=facts.usual_shares[report_type].low,
+            max_value=facts.usual_shares[report_type].high,
+        ),
+        severity="warn",
+        found="{value:.1%}",
     )
 
 
 SUITE: tuple[Expectation, ...] = (
     Expectation(
+        "the feed has a signing key",
+        "plan",
+        "phones drop a file that nobody signed (export.md 1.4)",
+        "1 to 10 keys that were active when the batch was planned",
+        lambda gxe, _: gxe.ExpectColumnMaxToBeBetween(column="signing_keys", min_value=1, max_value=10),
+    ),
+    Expectation(
+        "the batch's windows are closed",
+        "plan",
+        "keys that still come would be in no file (W3)",
+        "every window closed up to {facts.ends_at:%Y-%m-%d %H:%M:%S} UTC",
+        in_set("closed", True),
+        found="that they are closed up to {facts.closed_through:%Y-%m-%d %H:%M:%S} UTC",
+    ),
+    Expectation(
+        "the cutoff is of this batch",
+        "plan",
+        "what phones can still match is measured from the batch's end (T3)",
+        "16 days before its end, or later",
+        highest("cutoff_days", _OLDEST_CUTOFF / timedelta(days=1)),
+        found="{value} days before",
+    ),
+    Expectation(
+        "rows number as when the windows closed",
+        "plan",
+        "rows that were moved or removed by hand may be in another batch too, or in none (K1, A6)",
+        "{facts.rows_when_closed} rows, without what was deleted on demand",
+        lambda gxe, facts: (
+            None
+            if facts.rows_when_closed is None
+            else gxe.ExpectColumnMaxToBeBetween(
+                column="rows", min_value=facts.rows_when_closed, max_value=facts.rows_when_closed
+            )
+        ),
+    ),
+    Expectation(
         "staged bytes are those that were built",
         "staged files",
         "what is signed must be what was recorded (B8)",
         "the recorded SHA-256",
-        _in_set("hash_as_recorded", True),
+        in_set("hash_as_recorded", True),
+    ),
+    Expectation(
+        "files are of the format",
+        "staged files",
+        "phones drop what they cannot read",
+        "files of the export format, as our encoder writes it",
+        lambda gxe, _: gxe.ExpectColumnValuesToBeNull(column="flaw"),
+        found="{count} of {of} {table} otherwise: {values}",
     ),
     Expectation(
         "files have the batch's start",
@@ -167,7 +184,7 @@ SUITE: tuple[Expectation, ...] = (
         "files",
         "metadata of files of one batch must differ (export.md 2.8)",
         "the recorded end",
-        _in_set("end_as_recorded", True),
+        in_set("end_as_recorded", True),
     ),
     Expectation(
         "ends of files differ",
@@ -188,7 +205,7 @@ SUITE: tuple[Expectation, ...] = (
         "files",
         "phones look for their key by id and version",
         "the keys that the batch was planned with",
-        _in_set("signing_keys_as_planned", True),
+        in_set("signing_keys_as_planned", True),
     ),
     Expectation(
         "files are within the maximum",
@@ -196,13 +213,14 @@ SUITE: tuple[Expectation, ...] = (
         "the feed's maximum of keys a file",
         "1 to {facts.max_keys} keys",
         lambda gxe, facts: gxe.ExpectColumnValuesToBeBetween(column="all_keys", min_value=1, max_value=facts.max_keys),
+        found="{count} of {of} {table} otherwise: {values}",
     ),
     Expectation(
         "files hold what was recorded",
         "files",
         "the index and the log tell these counts",
         "the recorded counts",
-        _in_set("counts_as_recorded", True),
+        in_set("counts_as_recorded", True),
     ),
     Expectation(
         "keys number as stored",
@@ -212,14 +230,23 @@ SUITE: tuple[Expectation, ...] = (
         lambda gxe, facts: gxe.ExpectTableRowCountToEqual(value=facts.keys),
         of_rows=False,
     ),
+    Expectation(
+        "keys were padded",
+        "keys",
+        "few keys tell who they are of (P2)",
+        "{facts.least_keys} keys or more, if any",
+        lambda gxe, facts: gxe.ExpectTableRowCountToBeBetween(min_value=facts.least_keys),
+    ),
     *_of_both("keys"),
     Expectation(
         "report types are first reports",
         "keys",
         "only a revision revokes (K3)",
         "1, 2, 3 or none",
-        _in_set("report_type", 1, 2, 3),
+        in_set("report_type", *(REPORT_TYPES[name] for name in FIRST_REPORTS)),
+        found="{count} of {of} {table} otherwise: {values}",
     ),
+    *map(_share_is_usual, FIRST_REPORTS),
     Expectation(
         "revised keys number as stored",
         "revised keys",
@@ -234,84 +261,139 @@ SUITE: tuple[Expectation, ...] = (
         "revised keys",
         "a report becomes confirmed, likely or revoked (export.md 2.7)",
         "1, 2 or 5",
-        _in_set("report_type", 1, 2, 5),
+        in_set("report_type", 1, 2, 5),
+        found="{count} of {of} {table} otherwise: {values}",
     ),
     Expectation(
         "revised keys are not first keys too",
         "revised keys",
         "phones would take the old state and the new one together (export.md 4, B11)",
         "no key in both lists",
-        _in_set("in_one_list", True),
+        in_set("in_one_list", True),
+    ),
+    Expectation(
+        "keys are of the batch",
+        "stored",
+        "a file has the keys that its rules select from its windows, and no other",
+        "no key that the database does not select for it",
+        highest("strangers", 0),
+    ),
+    Expectation(
+        "keys were not carried before",
+        "stored",
+        "a key is in `keys` of one file of a feed (K1)",
+        "no key that a batch of the feed has which is not withdrawn, rejected or replaced",
+        highest("carried", 0),
+    ),
+    Expectation(
+        "revised keys were out before",
+        "stored",
+        "phones take a revision only of a key that they know (K3)",
+        "no key that no earlier batch of the feed had out",
+        highest("unknown_revised", 0),
+    ),
+    Expectation(
+        "keys were not padded too much",
+        "stored",
+        "padding is decided once, by whole users, and ends at its target (P2)",
+        "{facts.most_synthetic} synthetic keys or fewer",
+        lambda gxe, facts: (
+            None
+            if facts.most_synthetic is None
+            else gxe.ExpectColumnMaxToBeBetween(column="synthetic", max_value=facts.most_synthetic)
+        ),
+    ),
+    Expectation(
+        "the number of real keys is usual",
+        "stored",
+        "a jump is more often a fault at an authority than news",
+        "{facts.usual_keys}",
+        lambda gxe, facts: gxe.ExpectColumnMaxToBeBetween(
+            column="real_keys", min_value=facts.usual_keys.low, max_value=facts.usual_keys.high
+        ),
+        severity="warn",
     ),
 )
 
 
-def check_files(facts: BatchFacts, staged: Sequence[tuple[StagedFile, bytes]]) -> list[Finding]:
-    """Put the suite to a batch's staged files; give what was not met, `block` and `warn` alike.
+def check_files(
+    facts: BatchFacts, staged: Sequence[tuple[StagedFile, bytes]], look_up: Callable[[bytes, bytes], Listed]
+) -> list[Outcome]:
+    """Put the suite to a batch's staged files.
 
-    What files hold is only asked of the bytes that were built. Raises `FormatError` when those are not of the format.
+    What files hold is only asked when all are the bytes that were built, and of the format. ``look_up`` then asks the
+    database for the keys and the revised keys that they list, each as 16 bytes a key, end to end.
     """
-    if strangers := validate({"staged files": _staged_table(staged)}, facts):
-        return strangers
-    decoded = [(file, decode(data)) for file, data in staged]
-    first = {row[0] for _, content in decoded for row in content.keys}
-    tables = {
-        "files": _files_table(facts, decoded),
-        "keys": _keys_table((row for _, content in decoded for row in content.keys), set()),
-        "revised keys": _keys_table((row for _, content in decoded for row in content.revised_keys), first),
-    }
-    return validate(tables, facts)
+    contents = [_read(file, data) for file, data in staged]
+    tables = {"plan": _plan_table(facts), "staged files": _staged_table(contents)}
+    if all(content.as_recorded and content.flaw is None for content in contents):
+        keys = Keys([content.keys for content in contents])
+        revised_keys = Keys([content.revised_keys for content in contents])
+        tables["files"] = _files_table(facts, contents)
+        tables["keys"] = keys.table()
+        for report_type in FIRST_REPORTS:
+            tables["keys"][report_type] = (tables["keys"]["report_type"] == REPORT_TYPES[report_type]).astype(float)
+        tables["revised keys"] = revised_keys.table(elsewhere=keys)
+        tables["stored"] = _stored_table(len(keys), look_up(keys.bytes, revised_keys.bytes))
+    return validate(SUITE, tables, facts)
 
 
-def validate(tables: Mapping[str, pd.DataFrame], facts: BatchFacts) -> list[Finding]:
-    """Run every expectation on these tables; one that cannot be evaluated is not met."""
-    import great_expectations as gx  # noqa: PLC0415 - costs seconds
-    from great_expectations.data_context.types.base import ProgressBarsConfig  # noqa: PLC0415
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """A file read back, its keys in columns; without them if its bytes are others than those that were built."""
 
-    for chatty in ("great_expectations", "great_expectations.data_context.types.base"):  # the latter sets its own level
-        logging.getLogger(chatty).setLevel(logging.ERROR)
-    context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = ProgressBarsConfig(globally=False)
-    source = context.data_sources.add_pandas("export files")
-    findings = []
-    for name, table in tables.items():
-        definition = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe(name)
-        batch = definition.get_batch(batch_parameters={"dataframe": table})
-        for expectation in SUITE:
-            if expectation.table != name:
-                continue
-            if table.empty and expectation.of_rows:
-                continue  # most batches have no revised key, and of no row none is otherwise
-            outcome = batch.validate(expectation.build(gx.expectations, facts), result_format="BASIC")
-            if not outcome.success:
-                expected = expectation.expected.format(facts=facts)
-                findings.append(Finding(expectation.name, expectation.severity, expected, _found(name, outcome)))
-    return findings
+    file: StagedFile
+    as_recorded: bool
+    flaw: str | None = None
+    header: Header | None = None
+    keys: Columns = field(default_factory=lambda: columns([]))
+    revised_keys: Columns = field(default_factory=lambda: columns([]))
 
 
-def _found(table: str, outcome: Any) -> str:
-    result = outcome.result
-    if (count := result.get("unexpected_count")) is not None:
-        return f"{count} of {result['element_count']} {table} otherwise"
-    if (value := result.get("observed_value")) is not None:
-        return str(value)
-    return "that it could not be evaluated"
+def _read(file: StagedFile, data: bytes) -> _Content:
+    if hashlib.sha256(data).digest() != file.export_sha256:
+        return _Content(file, as_recorded=False)
+    try:
+        decoded = decode(data)
+    except FormatError as error:
+        return _Content(file, as_recorded=True, flaw=str(error))
+    return _Content(file, True, None, decoded.header, columns(decoded.keys), columns(decoded.revised_keys))
 
 
-def _staged_table(staged: Sequence[tuple[StagedFile, bytes]]) -> pd.DataFrame:
+def _plan_table(facts: BatchFacts) -> pd.DataFrame:
     import pandas as pd  # noqa: PLC0415 - costs more than a second
 
-    as_recorded = [hashlib.sha256(data).digest() == file.export_sha256 for file, data in staged]
-    return pd.DataFrame({"hash_as_recorded": as_recorded})
+    return pd.DataFrame(
+        {
+            "signing_keys": [len(facts.signature_infos)],
+            "closed": [facts.closed_through >= facts.ends_at],
+            "cutoff_days": [(facts.ends_at - facts.cutoff) / timedelta(days=1)],
+            "rows": [facts.rows],
+        }
+    )
 
 
-def _files_table(facts: BatchFacts, decoded: Sequence[tuple[StagedFile, Decoded]]) -> pd.DataFrame:
+def _staged_table(contents: Sequence[_Content]) -> pd.DataFrame:
+    import pandas as pd  # noqa: PLC0415 - costs more than a second
+
+    return pd.DataFrame(
+        {
+            "hash_as_recorded": [content.as_recorded for content in contents],
+            "flaw": [content.flaw for content in contents],
+        }
+    )
+
+
+def _files_table(facts: BatchFacts, contents: Sequence[_Content]) -> pd.DataFrame:
     import pandas as pd  # noqa: PLC0415 - costs more than a second
 
     rows = []
-    for file, content in decoded:
-        header = content.header
+    for content in contents:
+        file, header = content.file, content.header
+        if header is None:
+            continue
         infos = tuple((info.key_id, info.key_version) for info in header.signature_infos)
+        counts = (len(content.keys["key"]), len(content.revised_keys["key"]))
         rows.append(
             {
                 "start": header.start.timestamp(),
@@ -319,29 +401,22 @@ def _files_table(facts: BatchFacts, decoded: Sequence[tuple[StagedFile, Decoded]
                 "end_as_recorded": header.end == file.ends_at,
                 "region": header.region,
                 "signing_keys_as_planned": infos == facts.signature_infos,
-                "all_keys": len(content.keys) + len(content.revised_keys),
-                "counts_as_recorded": (len(content.keys), len(content.revised_keys)) == (file.keys, file.revised_keys),
+                "all_keys": sum(counts),
+                "counts_as_recorded": counts == (file.keys, file.revised_keys),
             }
         )
     return pd.DataFrame(rows)
 
 
-def _keys_table(rows: Iterable[DecodedKey], elsewhere: Collection[bytes]) -> pd.DataFrame:
-    """Tabulate the rows of one list of all files; ``elsewhere`` are the keys of the other. No key stays in it."""
+def _stored_table(keys: int, listed: Listed) -> pd.DataFrame:
     import pandas as pd  # noqa: PLC0415 - costs more than a second
 
-    columns = ["key", "report_type", "transmission_risk", "days_since_onset", "rolling_start", "rolling_period"]
-    table = pd.DataFrame(list(rows), columns=columns)
-    table["key_length"] = table["key"].map(len)
-    table["report_type"] = table["report_type"].astype("Int64")
-    table["days_since_onset"] = table["days_since_onset"].astype("Int64")
-    table["ended"] = (table["rolling_start"] + table["rolling_period"]) * 600
-    ordered = table.sort_values(
-        ["report_type", "transmission_risk", "days_since_onset", "rolling_start", "rolling_period", "key"],
-        na_position="first",
-        kind="stable",
+    return pd.DataFrame(
+        {
+            "strangers": [listed.strangers],
+            "carried": [listed.carried],
+            "unknown_revised": [listed.unknown_revised],
+            "synthetic": [listed.synthetic],
+            "real_keys": [keys - listed.synthetic],
+        }
     )
-    table["in_order"] = ordered.index == table.index
-    table["not_seen_before"] = ~table["key"].duplicated()
-    table["in_one_list"] = ~table["key"].isin(elsewhere)
-    return table.drop(columns="key")

@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from itertools import chain, pairwise
 
 from psycopg.types.json import Jsonb
@@ -372,3 +372,28 @@ def settle(connection: Connection, batch: Batch, to_status: str, reason: str | N
     )
     if settled is None:
         raise Superseded(f"{batch} is no longer {batch.status}: somebody else decided")
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """A batch's feed as it stands: what phones have of it, and how many keys its batches used to have (B4).
+
+    ``counts``: what the batch holds, as `Contents` has it, empty until it is built. ``newest_end``: where the newest
+    batch with keys ends that is settled. ``median``: of the real keys of its batches in some time before this one;
+    ``medians``: of those of each day. None and empty when there were none.
+    """
+
+    period: timedelta
+    counts: Mapping[str, int]
+    now: datetime
+    newest_end: datetime | None
+    median: float | None
+    medians: Mapping[date, float]
+
+
+def situation(connection: Connection, batch_id: int, before: timedelta) -> Situation:
+    """Look at a batch's feed, and at its batches within ``before`` it; the batch is there."""
+    rows = dict(_SQL.earlier_keys(connection, batch_id=batch_id, before=before))
+    median = rows.pop(None, None)
+    period, counts, now, newest_end = _SQL.situation(connection, batch_id=batch_id)
+    return Situation(period, counts, now, newest_end, median, rows)

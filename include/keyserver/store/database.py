@@ -70,14 +70,15 @@ class Database:
         self._url = url
         self._engine = sqlalchemy.create_engine(
             "postgresql+psycopg://",
-            creator=self._connect,
+            creator=self.connect,
             pool_size=pool_size,
             max_overflow=4,
             pool_timeout=5,
             use_native_hstore=False,
         )
 
-    def _connect(self) -> Connection:
+    def connect(self) -> Connection:
+        """Open a connection that is not of the pool, in autocommit, for who keeps it: its errors are psycopg's own."""
         # The process is named, so that an operator finds in pg_stat_activity who holds a lock.
         return psycopg.connect(
             self._url,

@@ -16,6 +16,7 @@ from typing import Any
 import psycopg
 
 from keyserver.errors import ConfigurationError
+from keyserver.protocol.exposure import RETENTION
 from keyserver.store.database import Connection, queries
 
 _SQL = queries("declared")
@@ -111,6 +112,13 @@ class Feed:
 
 
 @dataclass(frozen=True, slots=True)
+class Retention:
+    """How many days a key, an index line or a counter is kept (rule R1)."""
+
+    days: int = RETENTION.days
+
+
+@dataclass(frozen=True, slots=True)
 class Declared:
     """A whole configuration."""
 
@@ -118,6 +126,7 @@ class Declared:
     apps: tuple[App, ...] = ()
     signing_keys: tuple[SigningKey, ...] = ()
     feeds: tuple[Feed, ...] = ()
+    retention: Retention = Retention()
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +180,7 @@ def read_locked(connection: Connection) -> Stored:
         ),
         tuple(SigningKey(*columns) for columns in _SQL.signing_keys(connection)),
         tuple(feeds),
+        Retention(_SQL.retention_days(connection)),
     )
     revoked = frozenset(name for (name,) in _SQL.revoked_signing_keys(connection))
     return Stored(declared, now, timedelta(minutes=width_minutes), closed_through, frozenset(with_batches), revoked)
@@ -213,6 +223,11 @@ def write_app(connection: Connection, app: App, *, new: bool) -> None:
 def remove_app(connection: Connection, name: str) -> None:
     """Remove an app; its keys stay."""
     _SQL.delete_app(connection, name=name)
+
+
+def write_retention(connection: Connection, retention: Retention) -> None:
+    """Store how long things are kept."""
+    _SQL.set_retention(connection, days=retention.days)
 
 
 def write_signing_key(connection: Connection, key: SigningKey, *, new: bool) -> None:

@@ -1,19 +1,21 @@
-"""The publish path: an upload's keys into their windows, in three round trips (rule W2; sql/queries/exposure.sql)."""
+"""The publish path: an upload's keys into their windows (rule W2; sql/queries/exposure.sql).
+
+One round trip for keys that are all new, as nearly all are; three for others, after that one found them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import cache
+from operator import attrgetter
 from typing import Any
 
 import psycopg
 
 from keyserver.errors import ConfigurationError, RemoteError
 from keyserver.protocol import statistics
-from keyserver.protocol.exposure import EMBARGO, Exposure, ReportType, base, created_at
-from keyserver.protocol.intervals import floor_window, interval_at
+from keyserver.protocol.exposure import EMBARGO, Exposure, ReportType, base
 from keyserver.protocol.revise import Decision, Known, Plan, Stored
 from keyserver.protocol.statistics import AGE_BUCKETS, ONSET_BUCKETS, Facts, Platform
 from keyserver.store.database import Connection, queries, rolled_back_on_error
@@ -25,9 +27,10 @@ _LOCK_OPEN_WINDOW = statement("lock_open_window", _QUERIES.lock_open_window.sql)
 _LOCK_LATER_WINDOW = statement("lock_later_window", _QUERIES.lock_later_window.sql)
 _CLOSED_THROUGH = statement("closed_through", _QUERIES.closed_through.sql)
 _EXISTING = statement("existing", _QUERIES.existing.sql)
-_WRITE = statement("write_published", _QUERIES.write_published.sql)
+_WRITE = statement("publish_keys", _QUERIES.publish_keys.sql)
 _COMMIT = statement("commit", "COMMIT")
 _NOTHING: dict[str, Text] = {}
+_EMBARGO = f"{EMBARGO.total_seconds():.0f} seconds"
 
 _MOST_LATER_WINDOWS = 3
 _MOST_RESTARTS = 3
@@ -49,12 +52,32 @@ class Upload:
     facts: Facts | None = None
 
 
+def publish_new(connection: Connection, upload: Upload, decision: Decision, now: datetime) -> bool:
+    """Store an upload in one round trip, if none of its keys is stored and the window of now is open.
+
+    ``decision`` inserts its keys and revises none; ``now`` is the host's time, for the profile. If a key is stored or
+    the window closed, nothing is done and False is returned: `publish` looks first.
+
+    That is what rule W2 comes to for nearly all uploads: the window's lock, the looks and the insert are statements of
+    one function, in a transaction of its own, and its commit is confirmed last. ``connection`` is in autocommit.
+
+    Raises:
+        RemoteError: the commit was not confirmed.
+    """
+    parameters = _parameters(connection, upload, decision, now, None)
+    try:
+        (written,) = round_trip(connection, (_WRITE, parameters))
+    except (psycopg.errors.UniqueViolation, psycopg.errors.DeadlockDetected):
+        return False  # another upload of these keys at this moment
+    return _only(written) == (len(decision.insert), 0)
+
+
 def publish(connection: Connection, upload: Upload, plan: Plan) -> Decision:
     """Store an upload in a transaction of its own; return what was done of it, once the commit is confirmed.
 
-    The one function of the store that begins and commits, since both are part of how rule W2 starts again and of its
-    round trips. ``connection`` is in autocommit. ``plan`` decides what is done. It may be called again, for
-    another state of the same keys; what it raises ends the transaction with nothing stored.
+    Beside `publish_new` the one function of the store that begins and commits, since both are part of how rule W2
+    starts again and of its round trips. ``connection`` is in autocommit. ``plan`` decides what is done. It may be
+    called again, for another state of the same keys; what it raises ends the transaction with nothing stored.
 
     Raises:
         RemoteError: windows closed, or other uploads of these keys came, faster than this one could be stored; or the
@@ -64,7 +87,7 @@ def publish(connection: Connection, upload: Upload, plan: Plan) -> Decision:
         try:
             with rolled_back_on_error(connection):
                 decision = _attempt(connection, upload, plan)
-        except (_OvertakenError, psycopg.errors.DeadlockDetected):
+        except (_OvertakenError, psycopg.errors.UniqueViolation, psycopg.errors.DeadlockDetected):
             continue
         return decision
     raise RemoteError("other uploads of the same keys were first, again and again")
@@ -74,40 +97,25 @@ class _OvertakenError(Exception):
     """Fewer rows were written than planned."""
 
 
-@dataclass(frozen=True, slots=True)
-class _OpenWindows:
-    """What may be written to, held open by a lock: windows of ``width`` from ``earliest`` on."""
-
-    now: datetime
-    width: timedelta
-    earliest: datetime
-
-    def of(self, exposures: Iterable[Exposure]) -> Iterable[datetime]:
-        """Return the start of the window that each key is published in."""
-        over = interval_at(self.now - EMBARGO)
-        for exposure in exposures:
-            # What ended so long ago is published now.
-            embargoed = exposure.end > over
-            yield max(self.earliest, created_at(self.now, exposure.end, self.width)) if embargoed else self.earliest
-
-
 def _attempt(connection: Connection, upload: Upload, plan: Plan) -> Decision:
-    windows, known = _begin(connection, upload)
+    now, earliest, known = _begin(connection, upload)
     decision = plan(known)
     if decision.insert or decision.revise:
-        _write(connection, upload, decision, windows)
+        (written,) = round_trip(connection, (_WRITE, _parameters(connection, upload, decision, now, earliest)))
+        if _only(written) != (len(decision.insert), len(decision.revise)):
+            raise _OvertakenError
     round_trip(connection, (_COMMIT, _NOTHING))
     return decision
 
 
-def _begin(connection: Connection, upload: Upload) -> tuple[_OpenWindows, Known]:
-    """Lock the window of now, or the next that is still open; return the keys that are stored already."""
+def _begin(connection: Connection, upload: Upload) -> tuple[datetime, datetime, Known]:
+    """Lock the window of now, or the next that is still open; return now, that window and the keys stored already."""
     keys = {"exposure_keys": byte_strings(exposure.key for exposure in upload.exposures)}
     # They leave together but have their own snapshots: those after the lock see what it waited for.
     _, clock, through, stored = round_trip(
         connection, (_BEGIN, _NOTHING), (_LOCK_OPEN_WINDOW, _NOTHING), (_CLOSED_THROUGH, _NOTHING), (_EXISTING, keys)
     )
-    now, width_minutes, window, _ = _only(clock)
+    now, window, _ = _only(clock)
     (closed_through,) = _only(through)
     for _ in range(_MOST_LATER_WINDOWS):
         if closed_through <= window:
@@ -120,8 +128,7 @@ def _begin(connection: Connection, upload: Upload) -> tuple[_OpenWindows, Known]
         (closed_through,) = _only(through)
     if closed_through > window:
         raise RemoteError("windows close faster than this upload could be stored")
-    windows = _OpenWindows(now, timedelta(minutes=width_minutes), base(window, closed_through))
-    return windows, Known({row[0]: _stored(row[1:]) for row in stored}, closed_through)
+    return now, base(window, closed_through), Known({row[0]: _stored(row[1:]) for row in stored}, closed_through)
 
 
 def _stored(row: tuple[Any, ...]) -> Stored:
@@ -137,75 +144,95 @@ def _stored(row: tuple[Any, ...]) -> Stored:
     )
 
 
-def _write(connection: Connection, upload: Upload, decision: Decision, windows: _OpenWindows) -> None:
-    parameters = {
+# Rows are met in one order by all uploads.
+_BY_KEY = attrgetter("key")
+
+
+def _parameters(
+    connection: Connection, upload: Upload, decision: Decision, now: datetime, held_from: datetime | None
+) -> dict[str, Text]:
+    insert = sorted(decision.insert, key=_BY_KEY)
+    revise = sorted(decision.revise, key=_BY_KEY)
+    return {
+        "held_from": held_from.isoformat() if held_from else None,
+        "embargo": _EMBARGO,
         "report_type": upload.report_type.value if upload.report_type else None,
         "traveler": str(upload.traveler),
         "regions": texts(upload.regions),
         "app_name": upload.app_name,
         "health_authority_id": None if upload.health_authority_id is None else str(upload.health_authority_id),
-        "exposure_keys": byte_strings(exposure.key for exposure in decision.insert),
-        "interval_numbers": integers(exposure.start for exposure in decision.insert),
-        "interval_counts": integers(exposure.period for exposure in decision.insert),
-        "transmission_risks": integers(exposure.transmission_risk for exposure in decision.insert),
-        "days_since_onset": integers(exposure.days_since_onset for exposure in decision.insert),
-        "created_at": texts([start.isoformat() for start in windows.of(decision.insert)]),
-        "revised_keys": byte_strings(exposure.key for exposure in decision.revise),
-        "revised_transmission_risks": integers(exposure.transmission_risk for exposure in decision.revise),
-        "revised_days_since_onset": integers(exposure.days_since_onset for exposure in decision.revise),
-        "base": windows.earliest.isoformat(),
+        "exposure_keys": byte_strings([exposure.key for exposure in insert]),
+        "interval_numbers": integers([exposure.start for exposure in insert]),
+        "interval_counts": integers([exposure.period for exposure in insert]),
+        "transmission_risks": integers([exposure.transmission_risk for exposure in insert]),
+        "days_since_onset": integers([exposure.days_since_onset for exposure in insert]),
+        "revised_keys": byte_strings([exposure.key for exposure in revise]),
+        "revised_transmission_risks": integers([exposure.transmission_risk for exposure in revise]),
+        "revised_days_since_onset": integers([exposure.days_since_onset for exposure in revise]),
         # One a connection, as far as they go: two that met in a row would wait for each other's commit.
         "shard": str(connection.pgconn.backend_pid % statistics.SHARDS),
-        **_counters(upload, decision, windows.now),
-        **_profile(upload, decision, windows.now),
+        **_counters(upload, decision),
+        **_profile(upload, decision, now),
     }
-    (written,) = round_trip(connection, (_WRITE, parameters))
-    if _only(written) != (len(decision.insert), len(decision.revise)):
-        raise _OvertakenError
 
 
-def _counters(upload: Upload, decision: Decision, now: datetime) -> dict[str, Text]:
+# What is not counted.
+_NO_COUNTERS: dict[str, Text] = dict.fromkeys(
+    (
+        "publish",
+        "teks",
+        "revisions",
+        "oldest_tek_days",
+        "onset_age_days",
+        "missing_onset",
+        "platform",
+        "oldest_bucket",
+        "onset_bucket",
+    )
+)
+_NO_PROFILE: dict[str, Text] = dict.fromkeys(
+    ("profile_keys", "profile_oldest_days", "marginal_whats", "marginal_values", "marginal_counts")
+)
+
+
+def _counters(upload: Upload, decision: Decision) -> dict[str, Text]:
     """Return what is counted for the authority, as arrays with a 1 where it counts, and their places (from 1)."""
-    added = None
-    if upload.facts is not None and upload.health_authority_id is not None:
-        added = statistics.increments(upload.facts, len(decision.insert), len(decision.revise))
-    platform = added.platform if added else Platform.UNKNOWN
-    oldest = added.oldest_bucket if added else None
-    onset = added.onset_bucket if added else None
+    if upload.facts is None or upload.health_authority_id is None:
+        return _NO_COUNTERS
+    added = statistics.increments(upload.facts, len(decision.insert), len(decision.revise))
+    if added is None:
+        return _NO_COUNTERS
     return {
-        "counted": str(added is not None),
-        "hour": floor_window(now, timedelta(hours=1)).isoformat(),
-        "platform": str(1 + platform),
-        "publish": _one_at(platform, len(Platform)),
-        "teks": str(added.teks if added else 0),
-        "revisions": str(added.revisions if added else 0),
-        "oldest_bucket": str(1 + (oldest or 0)),
-        "oldest_tek_days": _one_at(oldest, AGE_BUCKETS),
-        "onset_bucket": str(1 + (onset or 0)),
-        "onset_age_days": _one_at(onset, ONSET_BUCKETS),
-        "missing_onset": str(added.missing_onset if added else 0),
+        "publish": _one_at(added.platform, len(Platform)),
+        "teks": str(added.teks),
+        "revisions": str(added.revisions),
+        "oldest_tek_days": _one_at(added.oldest_bucket, AGE_BUCKETS),
+        "onset_age_days": _one_at(added.onset_bucket, ONSET_BUCKETS),
+        "missing_onset": str(added.missing_onset),
+        "platform": str(1 + added.platform),
+        "oldest_bucket": str(1 + (added.oldest_bucket or 0)),
+        "onset_bucket": str(1 + (added.onset_bucket or 0)),
     }
 
 
 def _profile(upload: Upload, decision: Decision, now: datetime) -> dict[str, Text]:
-    added = None
-    if upload.facts is not None:
-        added = statistics.profile(upload.facts, decision.insert, upload.report_type, now, traveler=upload.traveler)
-    marginals = added.marginals if added else ()
+    if upload.facts is None:
+        return _NO_PROFILE
+    added = statistics.profile(upload.facts, decision.insert, upload.report_type, now, traveler=upload.traveler)
+    if added is None:
+        return _NO_PROFILE
     return {
-        "profiled": str(added is not None),
-        "day": now.astimezone(UTC).date().isoformat(),
-        "profile_keys": str(added.keys if added else 0),
-        "profile_oldest_days": str(added.oldest_days if added else 0),
-        "marginal_whats": texts([what for what, _, _ in marginals]),
-        "marginal_values": integers(value for _, value, _ in marginals),
-        "marginal_counts": integers(count for _, _, count in marginals),
+        "profile_keys": str(added.keys),
+        "profile_oldest_days": str(added.oldest_days),
+        "marginal_whats": texts([what for what, _, _ in added.marginals]),
+        "marginal_values": integers([value for _, value, _ in added.marginals]),
+        "marginal_counts": integers([count for _, _, count in added.marginals]),
     }
 
 
 @cache
 def _one_at(place: int | None, size: int) -> str:
-    return integers(int(index == place) for index in range(size))
+    return integers([int(index == place) for index in range(size)])
 
 
 def _only(rows: list[tuple[Any, ...]]) -> tuple[Any, ...]:

@@ -14,11 +14,12 @@ _SQL = queries("oversight")
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """The database's time, the width of windows, and how far they are closed."""
+    """The database's time, the width of windows, how far they are closed, and how long rows are kept."""
 
     now: datetime
     width: timedelta
     closed_through: datetime
+    retention: timedelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,11 @@ class BatchOfKey:
 
 @dataclass(frozen=True, slots=True)
 class WindowTotals:
-    """A closed window: the rows that it held when it was closed, and those of them that are there now."""
+    """A closed window: the rows that it held when it was closed, and those of them that are there now.
+
+    ``keys_on_demand``, ``revisions_on_demand``: how many were deleted on demand. ``swept``: retention has deleted rows
+    of it, or of a later one; it does so from ``kept_until`` on.
+    """
 
     starts_at: datetime
     ends_at: datetime
@@ -92,6 +97,20 @@ class WindowTotals:
     revisions: int
     keys_now: int
     revisions_now: int
+    keys_on_demand: int
+    revisions_on_demand: int
+    swept: bool
+    kept_until: datetime
+
+    @property
+    def keys_gone(self) -> int:
+        """How many keys are there no more, but for what was deleted on demand."""
+        return max(0, self.keys - self.keys_now - self.keys_on_demand)
+
+    @property
+    def revisions_gone(self) -> int:
+        """How many revisions are there no more, but for what was deleted on demand."""
+        return max(0, self.revisions - self.revisions_now - self.revisions_on_demand)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +191,41 @@ class Event:
     actor: str
     run: str | None
     task: str | None
+    dag: str | None = None
+    map_index: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EventBody:
+    """An audit event as it is hashed: its bytes as text, and their SHA-256 in hexadecimal."""
+
+    seq: int
+    at: datetime
+    kind: str
+    body: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class FeedNow:
+    """How a feed stands: its rules, its newest batch that is out or was empty, and the batches behind or beside it.
+
+    ``waiting``: how many are on their way or wait for their turn; ``held`` and ``withdrawing``: their numbers.
+    """
+
+    name: str
+    region: str
+    period: timedelta
+    paused: bool
+    development: bool
+    active_from: datetime
+    active_thru: datetime | None
+    newest: int | None
+    newest_end: datetime | None
+    newest_status: str | None
+    waiting: int
+    held: list[int]
+    withdrawing: list[int]
 
 
 def clock(connection: Connection) -> Clock:
@@ -265,6 +319,23 @@ def files(connection: Connection, batch_id: int) -> list[FileRecord]:
 def events_of_batch(connection: Connection, batch_id: int) -> list[Event]:
     """Give the audit events that name a batch, in their order."""
     return [Event(*row) for row in _SQL.events_of_batch(connection, batch_id=batch_id)]
+
+
+def feeds_now(connection: Connection) -> list[FeedNow]:
+    """Give every feed as it stands, by name."""
+    return [FeedNow(*row) for row in _SQL.feeds_now(connection)]
+
+
+def last_event(connection: Connection, kind: str, within: timedelta) -> tuple[int, datetime] | None:
+    """Give the number and time of the last event of a kind, if it is no older than ``within``."""
+    row = _SQL.last_event(connection, kind=kind, within=within)
+    return None if row is None else (row[0], row[1])
+
+
+def event(connection: Connection, seq: int) -> EventBody | None:
+    """Read one event whole."""
+    row = _SQL.event(connection, seq=seq)
+    return None if row is None else EventBody(*row)
 
 
 def configuration_before(connection: Connection, seq: int) -> tuple[int, str] | None:

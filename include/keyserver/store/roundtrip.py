@@ -92,6 +92,8 @@ def round_trip(
             continue
         transformer.set_pgresult(result)
         rows.append(transformer.load_rows(0, result.ntuples, tuple))
+    for result in ordered:
+        _succeeded(result)  # a transaction of the statement's own can still fail at its commit
     return tuple(rows)
 
 
