@@ -44,9 +44,10 @@ def check(
                 files += _check_files(database, source, feed, first, keys, seen, report)
             except RemoteError as error:
                 report.unreachable.append(f"feed {feed.name} at {source.name}: {error}")
+        indexes = f"{len(feeds)} {'index' if len(feeds) == 1 else 'indexes'}"
         report.facts.append(
-            f"At {source.name}: {counted(len(feeds), 'index')} and {counted(files, 'listed file')} were compared with"
-            " their records, and the files' signatures verified."
+            f"At {source.name}: {indexes} and {counted(files, 'listed file')} were compared with their records, and the"
+            " files' signatures verified."
         )
 
 
