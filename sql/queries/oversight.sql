@@ -60,19 +60,6 @@ SELECT fate
   FROM batch_revisions(:batch_id, :carriers, :withdrawn) AS revision
  WHERE revision.exposure_key = :exposure_key;
 
--- name: window_totals(starts_at)^
-SELECT starts_at, ends_at, closed_window.keys, synthetic_keys, closed_window.revisions,
-       (SELECT count(*) FROM exposure WHERE created_at = closed_window.starts_at),
-       (SELECT count(*) FROM exposure WHERE revised_at = closed_window.starts_at),
-       on_demand.keys, on_demand.revisions, starts_at <= deleted_through, starts_at + period
-  FROM closed_window
- CROSS JOIN retention
- CROSS JOIN LATERAL (
-       SELECT coalesce(sum(gone.keys), 0)::integer AS keys, coalesce(sum(gone.revisions), 0)::integer AS revisions
-         FROM deletion_window AS gone
-        WHERE gone.starts_at = closed_window.starts_at) AS on_demand
- WHERE starts_at = :starts_at;
-
 -- name: windows_of_span(starts_at, ends_at)
 -- The closed windows of a span: what they held then, and what is there of it now.
 SELECT starts_at, ends_at, closed_window.keys, synthetic_keys, closed_window.revisions,

@@ -264,8 +264,8 @@ def revision_of_key(connection: Connection, batch_id: int, carriers: Carriers, k
 
 def window_totals(connection: Connection, starts_at: datetime) -> WindowTotals | None:
     """Give the totals of the closed window that starts there."""
-    row = _SQL.window_totals(connection, starts_at=starts_at)
-    return None if row is None else WindowTotals(*row)
+    windows = windows_of_span(connection, starts_at, starts_at + datetime.resolution)
+    return windows[0] if windows else None
 
 
 def windows_of_span(connection: Connection, starts_at: datetime, ends_at: datetime) -> list[WindowTotals]:
